@@ -8,7 +8,7 @@ use snnc::generate::{Request, generate};
 use snnc::model::{EngineOptions, Loaded};
 use snnc::progress::Silent;
 use snnc::tokens::start::StartChoice;
-use snnc_passes::cost::Form;
+use snnc_passes::cost::{Form, Number};
 use std::error::Error;
 use std::io::{self, Write};
 use std::path::Path;
@@ -29,7 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Count: the share of energy that the spiking network saves, by the first price list.
     let estimate = energy(&EnergyOptions::new(program_file), &Silent)?;
     let list = &estimate.lists[0];
-    let compared = estimate.compare(Block::Total, list, Phase::Prefill, Form::DenseF32, Form::SpikingCollapsed);
+    let dense = Form::Dense(Number::F32);
+    let compared = estimate.compare(Block::Total, list, Phase::Prefill, dense, Form::Collapsed);
     match compared.saving() {
         Some(share) => writeln!(io::stdout(), "{} saves {:.1} %", list.name, 100.0 * share)?,
         None => writeln!(io::stdout(), "{} has no price for something", list.name)?,

@@ -25,13 +25,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+/// A command that takes longer is told: documentation can nearly always do with a shorter one.
+const SLOW_SECONDS: f64 = 3.0;
+
 /// Pages that run at once. The commands have threads of their own, but load and write files with one.
 const PAGES_AT_ONCE: usize = 2;
 
 #[test]
 fn every_console_block_runs() {
-    let shelf = Shelf::new();
     let pages = pages();
+    let shelf = Shelf::new(&pages::examples(&pages));
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..PAGES_AT_ONCE {
@@ -81,7 +84,12 @@ fn run_block(page: &Page, block: &Fence, sandbox: &Sandbox) -> Result<(), String
     let steps = steps(block).map_err(|e| format!("{}:{}: {e}", page.path, block.line))?;
     for step in steps {
         let place = format!("{}:{}: {}", page.path, step.line, step.command);
+        let start = Instant::now();
         let output = sandbox.run(&step.command);
+        let seconds = start.elapsed().as_secs_f64();
+        if seconds > SLOW_SECONDS {
+            eprintln!("{seconds:.1} s: {place}");
+        }
         let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         if !output.status.success() {
             return Err(format!("{place}\n{}\n{stdout}{stderr}", output.status));
@@ -115,6 +123,15 @@ fn prompts_stand_in_console_blocks() {
             assert!(prompt.is_none(), "{}:{}: a prompt in a block of `{}`", page.path, fence.line, fence.language);
         }
     }
+}
+
+/// The program that the page on the library shows is the one that is built and run.
+#[test]
+fn the_embedded_program_is_the_example() {
+    let page = pages().into_iter().find(|page| page.path == "docs/embed.md").unwrap();
+    let shown = fences(&page.text).into_iter().find(|fence| fence.language == "rust").unwrap().body.join("\n");
+    let built = std::fs::read_to_string(pages::root().join("examples/embed.rs")).unwrap();
+    assert_eq!(shown, built.trim_end(), "docs/embed.md shows another program than examples/embed.rs");
 }
 
 /// Commands in `sh` blocks have options that exist. Sections that wait for something are left out.

@@ -130,3 +130,13 @@ pub fn calls(fence: &Fence) -> Vec<(usize, Vec<String>)> {
     }
     found
 }
+
+/// Names of the examples that `console` blocks run.
+pub fn examples(pages: &[Page]) -> Vec<String> {
+    let mut found = Vec::new();
+    for fence in pages.iter().flat_map(|page| fences(&page.text)).filter(|fence| fence.language == "console") {
+        let named = fence.body.iter().filter_map(|line| line.split_once(" --example "));
+        found.extend(named.filter_map(|(_, rest)| rest.split_whitespace().next().map(str::to_string)));
+    }
+    found
+}

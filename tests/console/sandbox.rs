@@ -3,15 +3,16 @@
 use crate::pages::root;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
-use snnc_tests::{byte_tokenizer, ids, snnc};
+use snnc_tests::{byte_tokenizer, ids, printed, snnc};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
-/// What `cargo` does in a folder: what readers are told to do with it, and nothing else. Tests and builds are what runs this.
+/// What `cargo` does in a folder: what readers are told to do with it, and nothing else. Tests and builds are what runs this. `EXAMPLES` is
+/// where programs of examples lie.
 const CARGO: &str = r#"#!/bin/sh
 set -eu
 case "$*" in
@@ -19,10 +20,9 @@ case "$*" in
         shift 3
         exec snnc "$@" ;;
     "run --release -p snnc-examples --example "*)
-        program="$(dirname "$(readlink "$(dirname "$0")/snnc")")/examples/$6"
+        program="EXAMPLES/$6"
         shift 6
         [ "${1-}" != "--" ] || shift
-        [ -x "$program" ] || { echo "skipped: the example $program is not built" >&2; exit 0; }
         exec "$program" "$@" ;;
     "test --release --workspace"|"build --release") ;;
     *)
@@ -31,14 +31,32 @@ case "$*" in
 esac
 "#;
 
+/// Where this profile's programs of examples lie. They are built if one of these is not there.
+fn examples(names: &[String]) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.ancestors().nth(2).unwrap();
+    let folder = profile.join("examples");
+    if names.iter().any(|name| !folder.join(name).is_file()) {
+        let name = profile.file_name().and_then(|name| name.to_str()).unwrap();
+        let mut build = Command::new(env!("CARGO"));
+        // Of the whole workspace, as the tests were, so that nothing is built again for other features.
+        build.args(["build", "--workspace", "--examples", "--profile", if name == "debug" { "dev" } else { name }]);
+        assert!(build.status().unwrap().success(), "the examples build");
+    }
+    folder
+}
+
 /// Files that all folders have, made once.
-pub struct Shelf(TempDir);
+pub struct Shelf {
+    files: TempDir,
+    examples: PathBuf,
+}
 
 impl Shelf {
-    /// All that the documentation speaks of.
-    pub fn new() -> Self {
-        let shelf = Self::empty();
-        let at = shelf.0.path();
+    /// All that the documentation speaks of, programs of these examples among them.
+    pub fn new(names: &[String]) -> Self {
+        let shelf = Self { examples: examples(names), ..Self::empty() };
+        let at = shelf.files.path();
         let tales = root().join("examples/models/tales");
         for name in ["model.onnx", "tokenizer.json", "sample.txt"] {
             fs::copy(tales.join(name), at.join(name)).unwrap();
@@ -53,16 +71,17 @@ impl Shelf {
         for name in ["my-model", "SmolLM2-135M-Instruct"] {
             write_llama(&at.join(name));
         }
-        let compile = ["compile", "model.onnx", "-o", "model.snn", "--calibrate", "sample.txt"];
-        let output = Command::new(snnc()).args(compile).args(["--calibration-tokens", "512"]).current_dir(at).output();
-        let output = output.unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        printed(
+            at,
+            &["compile", "model.onnx", "-o", "model.snn", "--calibrate", "sample.txt", "--calibration-tokens", "512"],
+        );
+        printed(at, &["compile", "my-model", "-o", "my-model.snn", "--calibration-tokens", "512"]);
         shelf
     }
 
     /// Nothing.
     pub fn empty() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self { files: tempfile::tempdir().unwrap(), examples: PathBuf::new() }
     }
 }
 
@@ -73,12 +92,12 @@ impl Sandbox {
     pub fn new(shelf: &Shelf) -> Self {
         let sandbox = Self(tempfile::tempdir().unwrap());
         let at = sandbox.0.path();
-        copy(shelf.0.path(), at);
+        copy(shelf.files.path(), at);
         fs::create_dir(at.join("bin")).unwrap();
         symlink(snnc(), at.join("bin/snnc")).unwrap();
         symlink(root().join("examples"), at.join("examples")).unwrap();
         let cargo = at.join("bin/cargo");
-        fs::write(&cargo, CARGO).unwrap();
+        fs::write(&cargo, CARGO.replace("EXAMPLES", &shelf.examples.display().to_string())).unwrap();
         fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
         sandbox
     }
