@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use snnc_book::{Finding, build, html, markdown, repository};
+use snnc_book::{BrokenLink, build, html, markdown, repository};
 use std::fs;
 use std::path::Path;
 
-fn told(findings: &[Finding]) -> String {
-    findings.iter().map(Finding::to_string).collect::<Vec<_>>().join("\n")
+fn told(findings: &[BrokenLink]) -> String {
+    findings.iter().map(BrokenLink::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// The pages in `docs`, from the repository's root, sorted.

@@ -2,7 +2,7 @@
 //!
 //! Only a link that a reader follows may lead to the network: a page fetches nothing by itself.
 
-use crate::Finding;
+use crate::BrokenLink;
 use html5ever::tendril::StrTendril;
 use html5ever::tokenizer::{BufferQueue, Tag, TagKind, Token, TokenSink, TokenSinkResult, Tokenizer, TokenizerOpts};
 use std::cell::RefCell;
@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// A reference of a page.
 #[derive(Debug)]
-struct Reference {
+struct PageReference {
     line: usize,
     /// Of the element, such as `a` or `img`.
     element: String,
@@ -24,14 +24,14 @@ struct Reference {
 #[derive(Debug, Default)]
 struct PageLinks {
     ids: BTreeSet<String>,
-    references: Vec<Reference>,
+    references: Vec<PageReference>,
 }
 
 /// Whatever is wrong with a folder of pages, sorted.
 ///
 /// # Errors
 /// A file that cannot be read.
-pub fn broken(folder: &Path) -> io::Result<Vec<Finding>> {
+pub fn broken(folder: &Path) -> io::Result<Vec<BrokenLink>> {
     let files = files(folder)?;
     let mut pages = BTreeMap::new();
     let mut findings = Vec::new();
@@ -48,7 +48,7 @@ pub fn broken(folder: &Path) -> io::Result<Vec<Finding>> {
     for (file, page) in &pages {
         for reference in &page.references {
             if let Err(message) = follow(file, reference, &files, &pages) {
-                findings.push(Finding { file: file.display().to_string(), line: reference.line, message });
+                findings.push(BrokenLink { file: file.display().to_string(), line: reference.line, message });
             }
         }
     }
@@ -58,11 +58,11 @@ pub fn broken(folder: &Path) -> io::Result<Vec<Finding>> {
 
 fn follow(
     file: &Path,
-    reference: &Reference,
+    reference: &PageReference,
     files: &BTreeSet<PathBuf>,
     pages: &BTreeMap<PathBuf, PageLinks>,
 ) -> Result<(), String> {
-    let Reference { element, address, .. } = reference;
+    let PageReference { element, address, .. } = reference;
     if address.starts_with("data:") || (element == "a" && address.starts_with("mailto:")) {
         return Ok(());
     }
@@ -97,13 +97,13 @@ fn inside(path: &Path) -> Option<PathBuf> {
 }
 
 /// Addresses in a style sheet that a browser would fetch from the network.
-fn fetched(file: &Path, text: &str) -> Vec<Finding> {
+fn fetched(file: &Path, text: &str) -> Vec<BrokenLink> {
     let file = file.display().to_string();
     let fetches =
         |line: &str| ["url(http", "url(\"http", "url('http", "url(//"].iter().any(|start| line.contains(start));
     let lines = (1..).zip(text.lines()).filter(|(_, line)| fetches(line));
     lines
-        .map(|(line, text)| Finding { file: file.clone(), line, message: format!("fetches {}", text.trim()) })
+        .map(|(line, text)| BrokenLink { file: file.clone(), line, message: format!("fetches {}", text.trim()) })
         .collect()
 }
 
@@ -151,7 +151,7 @@ impl Collector {
                     page.ids.insert(value);
                 }
                 ("href" | "src" | "data", element) => {
-                    page.references.push(Reference { line, element: element.to_string(), address: value });
+                    page.references.push(PageReference { line, element: element.to_string(), address: value });
                 }
                 _ => {}
             }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// A reference that leads nowhere, or to a place that it may not lead to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Finding {
+pub struct BrokenLink {
     /// From the folder that was looked at.
     pub file: String,
     /// From 1; for HTML, of the written file.
@@ -24,7 +24,7 @@ pub struct Finding {
     pub message: String,
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for BrokenLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: {}", self.file, self.line, self.message)
     }

@@ -3,7 +3,7 @@
 //! A link leads to a file or a folder of the repository, and to a heading of a page. Names of headings are those that code hosts give
 //! them.
 
-use crate::Finding;
+use crate::BrokenLink;
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// A page that cannot be read.
-pub fn broken(root: &Path, pages: &[String]) -> io::Result<Vec<Finding>> {
+pub fn broken(root: &Path, pages: &[String]) -> io::Result<Vec<BrokenLink>> {
     let mut headings: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut links = Vec::new();
     for page in pages {
@@ -27,7 +27,7 @@ pub fn broken(root: &Path, pages: &[String]) -> io::Result<Vec<Finding>> {
         let (path, part) = address.split_once('#').unwrap_or((address, ""));
         let folder = page.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
         let target = if path.is_empty() { plain(page) } else { plain(&format!("{folder}{path}")) };
-        let mut add = |message: String| findings.push(Finding { file: (*page).clone(), line: *line, message });
+        let mut add = |message: String| findings.push(BrokenLink { file: (*page).clone(), line: *line, message });
         if !root.join(&target).exists() {
             add(format!("`{address}` leads to no file"));
         } else if !part.is_empty() && !headings.get(&target).is_some_and(|names| names.contains(part)) {

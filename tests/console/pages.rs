@@ -24,7 +24,7 @@ pub struct Fence {
 
 /// A command and what it prints.
 #[derive(Debug)]
-pub struct Step {
+pub struct ConsoleCommand {
     /// In its page, from 1.
     pub line: usize,
     pub command: String,
@@ -87,8 +87,8 @@ pub fn fences(text: &str) -> Vec<Fence> {
 }
 
 /// The commands of a `console` block. An error says what is no command.
-pub fn steps(fence: &Fence) -> Result<Vec<Step>, String> {
-    let mut found: Vec<Step> = Vec::new();
+pub fn steps(fence: &Fence) -> Result<Vec<ConsoleCommand>, String> {
+    let mut found: Vec<ConsoleCommand> = Vec::new();
     let mut lines = (fence.line + 1..).zip(&fence.body).peekable();
     while let Some((line, text)) = lines.next() {
         if let Some(command) = text.strip_prefix("$ ") {
@@ -99,7 +99,7 @@ pub fn steps(fence: &Fence) -> Result<Vec<Step>, String> {
                 command.truncate(command.len() - 1);
                 command += more.trim_start_matches("> ").trim_start();
             }
-            found.push(Step { line, command, expected: String::new() });
+            found.push(ConsoleCommand { line, command, expected: String::new() });
         } else {
             let step = found.last_mut().ok_or("a `console` block begins with `$ ` and a command")?;
             step.expected += text;
