@@ -18,6 +18,7 @@ use std::path::PathBuf;
 
 /// Which engine runs a program, and how fast.
 #[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Engine")]
 pub struct EngineArgs {
     #[command(flatten)]
     pub which: WhichEngine,
@@ -30,6 +31,7 @@ pub struct EngineArgs {
 
 /// Which engine runs a program. The numbers are the same.
 #[derive(Args, Clone, Copy, Debug, Default)]
+#[command(next_help_heading = "Engine")]
 pub struct WhichEngine {
     /// Run machine code (the default)
     #[arg(long, conflicts_with = "interpret")]
@@ -44,6 +46,7 @@ pub struct WhichEngine {
 
 /// Threads of one sequence.
 #[derive(Args, Clone, Copy, Debug, Default)]
+#[command(next_help_heading = "Engine")]
 pub struct ThreadArgs {
     /// Threads of one sequence; no result depends on them [default: all cores]
     #[arg(short = 't', long, value_name = "N", value_parser = threads)]
@@ -88,6 +91,7 @@ impl ThreadArgs {
 
 /// What a user says of an ONNX file or a folder; a compiled program needs none of it.
 #[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "ONNX files and folders")]
 pub struct OnnxArgs {
     /// What an input of the ONNX file holds, beside the token ids; may be given several times.
     ///
@@ -130,6 +134,7 @@ impl OnnxArgs {
 
 /// What stands before a text.
 #[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Text")]
 pub struct StartArgs {
     /// Token before every text: its text or its id, `none`, or `auto`.
     ///

@@ -2,14 +2,19 @@
 
 use crate::args::{BATCH_MAX, ThreadArgs};
 use crate::bar::Bar;
-use crate::output::{emit, emit_json, status};
+use crate::format::{self, Figures, Format, FormatArgs};
+use crate::output::{emit, failed, status};
 use crate::plan::PlanArgs;
+use crate::table::Grid;
 use clap::Args;
-use snnc::bench::{BATCH_DEPTH, Baseline, BenchJson, BenchOptions, SpeedOptions, Speeds, bench};
+use serde_json::{Value as Json, json};
+use snnc::bench::{BATCH_DEPTH, Baseline, BenchJson, BenchOptions, SpeedAt, SpeedOptions, Speeds, bench};
 use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::kernel_costs;
 use snnc::model::EngineOptions;
+use snnc::run_record::RunRecord;
+use snnc::schema::document;
 use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
@@ -22,38 +27,54 @@ use std::sync::Arc;
 ///
 /// Token ids are seeded. The best of several runs counts.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  snnc bench model.snn -t 1
+  snnc bench model.snn --json > before.json
+  snnc bench model.snn --baseline before.json --max-regress 3%")]
 pub struct BenchCommand {
     /// The .snn file
     #[arg(required_unless_present = "measure_kernel_costs")]
     model: Option<PathBuf>,
     /// Prompt lengths to measure. Lengths beyond the context are left out
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "16,128,1024")]
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_value = "16,128,1024",
+        help_heading = "What to measure"
+    )]
     prompts: Vec<usize>,
     /// Context lengths at which decoding is measured
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "128,512,900")]
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_value = "128,512,900",
+        help_heading = "What to measure"
+    )]
     depths: Vec<usize>,
     /// Numbers of sequences to decode together, each past 128 tokens
-    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=BATCH_MAX))]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=BATCH_MAX), help_heading = "What to measure")]
     batches: Vec<u32>,
     /// Tokens to decode at each depth
-    #[arg(long, value_name = "N", default_value_t = 72, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 72, value_parser = clap::value_parser!(u32).range(1..), help_heading = "What to measure")]
     decoded: u32,
     /// Runs per figure. The best one counts
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=REPEATS_MAX))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=REPEATS_MAX), help_heading = "What to measure")]
     repeats: u32,
     #[command(flatten)]
     threads: ThreadArgs,
     /// Count spikes and operations while running, as `energy` does
-    #[arg(long)]
+    #[arg(long, help_heading = "Engine")]
     metered: bool,
     /// Also measure the program that runs every timestep, spike by spike
-    #[arg(long)]
+    #[arg(long, help_heading = "Engine")]
     stepped: bool,
     /// Make this share of all neurons fire once. The network then computes nonsense at a known density
-    #[arg(long, value_name = "SHARE", value_parser = share)]
+    #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "What to measure")]
     density: Option<f64>,
     /// Length of the context. Positions repeat beyond those that the network has, and it then computes nonsense
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CONTEXT_MAX)))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CONTEXT_MAX)), help_heading = "What to measure")]
     context: Option<u32>,
     /// Measure what reading weight rows costs on this machine and write the costs as JSON.
     ///
@@ -63,18 +84,17 @@ pub struct BenchCommand {
     /// Costs of reading weight rows on this machine, from --measure-kernel-costs.
     ///
     /// They change the speed and no result.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Engine")]
     kernel_costs: Option<PathBuf>,
     #[command(flatten)]
     plan: PlanArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: FormatArgs,
     /// Compare with the JSON of an earlier run on the same machine
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Limits, for exit status 3")]
     baseline: Option<PathBuf>,
     /// How much worse than the baseline a figure may be. Beyond it, the exit status is 3
-    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = percent, requires = "baseline")]
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = regress, requires = "baseline", help_heading = "Limits, for exit status 3")]
     max_regress: f64,
 }
 
@@ -86,7 +106,7 @@ fn share(text: &str) -> Result<f64, String> {
     if (0.0..=1.0).contains(&number) { Ok(number) } else { Err("it is a number from 0 to 1".into()) }
 }
 
-fn percent(text: &str) -> Result<f64, String> {
+fn regress(text: &str) -> Result<f64, String> {
     let number: f64 = text.trim_end_matches('%').parse().map_err(|_| "it is no number of percent".to_string())?;
     if number.is_finite() && number >= 0.0 { Ok(number) } else { Err("it is a number from 0 up".into()) }
 }
@@ -113,23 +133,18 @@ impl BenchCommand {
                 Ok(())
             })
         })?;
-        if self.json {
-            emit_json(&measured)?;
-            if !plans.is_empty() {
-                status(plans.trim_end());
-            }
-        } else {
-            let gap = if plans.is_empty() { "" } else { "\n" };
-            emit(&format!("{}{gap}{plans}", table(&measured)))?;
+        let format = self.format.format();
+        format::print(&measured, format)?;
+        match format {
+            _ if plans.is_empty() => {}
+            Format::Table => emit(&format!("\n{plans}"))?,
+            Format::Md | Format::Csv | Format::Latex | Format::Json => status(plans.trim_end()),
         }
         let Some(baseline) = baseline else { return Ok(true) };
         let worse = baseline.regressions(&measured, self.max_regress / 100.0);
         for figure in &worse {
             let (name, now, before) = (figure.name, figure.now, figure.before);
-            status(&format!(
-                "failed: {name}: {now:.1}, the baseline has {before:.1}: {:.1} % worse",
-                100.0 * figure.worse
-            ));
+            failed(&format!("{name}: {now:.1}, the baseline has {before:.1}: {:.1} % worse", 100.0 * figure.worse));
         }
         Ok(worse.is_empty())
     }
@@ -162,6 +177,44 @@ fn measure_kernel_costs(path: &Path) -> Result<PathBuf, Diagnostics> {
     files::write_whole(path, |out| writeln!(out, "{json:#}"))?;
     status(&format!("{}: written", path.display()));
     Ok(path.to_path_buf())
+}
+
+impl Figures for BenchJson {
+    fn json(&self, run: Option<&RunRecord>) -> Json {
+        document(self, run)
+    }
+
+    fn text(&self) -> String {
+        table(self)
+    }
+
+    fn grids(&self) -> Vec<Grid> {
+        let caption = format!("Speeds of {} on {} threads; the best of several runs.", self.model, self.threads);
+        let mut grid = Grid::new(caption, &["form", "work", "at", "tokens per second"]);
+        for (form, work, speed) in all_speeds(self) {
+            grid.rows.push(vec![form.into(), work.into(), speed.at.to_string(), format!("{:.1}", speed.tokens_per_s)]);
+        }
+        vec![grid]
+    }
+
+    fn rows(&self, _: &Json) -> Vec<Json> {
+        let row = |(form, work, speed): (&str, &str, SpeedAt)| {
+            json!({
+                "model": self.model, "threads": self.threads, "form": form, "work": work, "at": speed.at,
+                "tokens_per_s": speed.tokens_per_s,
+            })
+        };
+        all_speeds(self).map(row).collect()
+    }
+}
+
+/// Every speed, with the form and the work that it is of.
+fn all_speeds(all: &BenchJson) -> impl Iterator<Item = (&'static str, &'static str, SpeedAt)> {
+    let forms = [Some(("collapsed", &all.collapsed)), all.stepped.as_ref().map(|stepped| ("stepped", stepped))];
+    forms.into_iter().flatten().flat_map(|(form, speeds)| {
+        let works = [("prefill", &speeds.prefill), ("decode", &speeds.decode), ("batch", &speeds.batched)];
+        works.into_iter().flat_map(move |(work, at)| at.iter().map(move |speed| (form, work, *speed)))
+    })
 }
 
 fn table(all: &BenchJson) -> String {

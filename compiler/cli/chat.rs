@@ -4,7 +4,7 @@
 //! asked for, figures, errors of a turn.
 
 use crate::args::{EngineArgs, OnnxArgs, ThreadArgs};
-use crate::output::{self, emit, report, status, warn};
+use crate::output::{self, emit, report, say, status, warn};
 use crate::sampling::{EndArgs, MostTokens, SampleArgs, context_in_words, most_tokens};
 use crate::units::{count, si};
 use clap::Args;
@@ -61,13 +61,13 @@ pub struct ChatCommand {
     /// Most tokens of an answer; -1 writes until the text or the context ends [default: -1; the context with --on-full slide]
     #[arg(short = 'n', long, value_name = "N", value_parser = most_tokens, allow_negative_numbers = true)]
     max_new_tokens: Option<MostTokens>,
+    /// Say spikes and energy after every turn, as /stats does
+    #[arg(long)]
+    stats: bool,
     #[command(flatten)]
     sample: SampleArgs,
     #[command(flatten)]
     end: EndArgs,
-    /// Say spikes and energy after every turn, as /stats does
-    #[arg(long)]
-    stats: bool,
     #[command(flatten)]
     onnx: OnnxArgs,
     #[command(flatten)]
@@ -168,29 +168,29 @@ impl Talk<'_> {
         let input = std::io::stdin();
         let person = input.is_terminal();
         if person {
-            status("/help lists commands; Ctrl-D ends");
+            say("/help lists commands; Ctrl-D ends");
         }
         let mut input = input.lock();
         while let Some(line) = read_line(&mut input, person)? {
             match line.trim() {
                 "" => {}
                 "/exit" | "/quit" => break,
-                "/help" => status(HELP),
+                "/help" => say(HELP),
                 "/reset" => {
                     self.conversation.reset();
                     self.last = None;
-                    status("a new conversation");
+                    say("a new conversation");
                 }
                 "/stats" => self.show_stats(),
                 command if command.starts_with('/') && !command.starts_with("//") => {
-                    status(&format!("there is no command {command}; /help lists them, and // begins a message with /"));
+                    say(&format!("there is no command {command}; /help lists them, and // begins a message with /"));
                 }
                 message => self
                     .turn(message.strip_prefix('/').filter(|_| message.starts_with("//")).unwrap_or(message), person)?,
             }
         }
         if person {
-            status("");
+            say("");
         }
         Ok(())
     }
@@ -202,7 +202,7 @@ impl Talk<'_> {
         match self.conversation.say(message, &mut show) {
             Ok(turn) => {
                 emit("\n")?;
-                said(&turn).iter().for_each(|line| status(line));
+                said(&turn).iter().for_each(|line| say(line));
                 self.last = Some(turn);
                 if self.stats {
                     self.show_stats();
@@ -221,10 +221,10 @@ impl Talk<'_> {
 
     /// Tokens, speed, spikes and energy of the last turn.
     fn show_stats(&self) {
-        let Some(turn) = &self.last else { return status("nothing was said yet") };
+        let Some(turn) = &self.last else { return say("nothing was said yet") };
         let TurnFigures { prompt, answer, prompt_seconds, seconds, .. } = &turn.figures;
         let rate = |n: u64, seconds: f64| if seconds > 0.0 { n as f64 / seconds } else { 0.0 };
-        status(&format!(
+        say(&format!(
             "{} tokens kept, {} read at {:.0} tokens/s, {} written at {:.1} tokens/s",
             turn.past,
             prompt.tokens,
@@ -234,7 +234,7 @@ impl Talk<'_> {
         ));
         let graph = self.program.graph();
         if !self.spiking {
-            return status("a dense network has no spikes; compile it first");
+            return say("a dense network has no spikes; compile it first");
         }
         let run = (prompt.tokens + answer.tokens).max(1) as f64;
         let neurons = |activity: &Activity| -> u64 {
@@ -245,7 +245,7 @@ impl Talk<'_> {
         let energy = self.energy_j(prompt, answer).map_or(String::new(), |joules| {
             format!("; {}, {} per token by `{PRICES}`", si(joules, "J"), si(joules / run, "J"))
         });
-        status(&format!("{} spikes, {} per token{energy}", count(spikes), count(spikes / run)));
+        say(&format!("{} spikes, {} per token{energy}", count(spikes), count(spikes / run)));
     }
 
     /// The energy of a turn; `None` where something has no price.

@@ -11,14 +11,17 @@ use std::path::PathBuf;
 
 /// Check whether an ONNX file or a Hugging Face folder can be compiled, and describe its network
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  snnc check model.onnx
+  snnc check SmolLM2-135M-Instruct --json")]
 pub struct CheckCommand {
     /// An ONNX file, or a Hugging Face folder
     model: PathBuf,
-    #[command(flatten)]
-    onnx: OnnxArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    onnx: OnnxArgs,
 }
 
 impl CheckCommand {

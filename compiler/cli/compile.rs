@@ -2,7 +2,7 @@
 
 use crate::args::{OnnxArgs, StartArgs, calibration_tokens, threads};
 use crate::bar::Bar;
-use crate::output::{emit, status};
+use crate::output::{emit, status, warn};
 use crate::quant_args::QuantArgs;
 use crate::sampling::context_in_words;
 use crate::units::{percent, si};
@@ -12,6 +12,7 @@ use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::front::OnnxOptions;
 use snnc::model::threads_or_all;
+use snnc::recipe::Recipe;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Graph, text};
 use snnc_passes::STANDARD;
@@ -20,6 +21,11 @@ use std::time::Instant;
 
 /// Convert a language model, an ONNX file or a Hugging Face folder, to a spiking network
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  snnc compile model.onnx -o model.snn --calibrate sample.txt
+  snnc compile SmolLM2-135M-Instruct --preset accurate -o smol.snn
+  snnc compile model.onnx --timesteps 4,mlp.hidden=5 -o model.snn
+  snnc compile model.onnx --recipe recipe.toml -o model.snn")]
 pub struct CompileCommand {
     /// An ONNX file, or a Hugging Face folder
     model: PathBuf,
@@ -30,16 +36,6 @@ pub struct CompileCommand {
     /// [default: the one beside the model]
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    #[command(flatten)]
-    start: StartArgs,
-    /// Text, or .npy file of token ids ([n] or [texts, n]), to measure activation ranges on [default: a built-in text]
-    #[arg(long, value_name = "FILE")]
-    calibrate: Option<PathBuf>,
-    /// Calibration tokens [default: 16384; fewer for networks of more than 90 M weights]
-    #[arg(long, value_name = "N", value_parser = calibration_tokens)]
-    calibration_tokens: Option<usize>,
-    #[command(flatten)]
-    quant: QuantArgs,
     /// Context of the program in tokens [default: the file's own].
     ///
     /// Of a network with rotary positions it is how long their tables are; without this option it is what the configuration beside
@@ -49,11 +45,26 @@ pub struct CompileCommand {
     /// Print the IR after a pass, such as `ir=raise`. `ir=imported` is the graph before the first pass
     #[arg(long, value_name = "ir=PASS", value_parser = emitted)]
     emit: Vec<String>,
+    /// Text, or .npy file of token ids ([n] or [texts, n]), to measure activation ranges on [default: a built-in text]
+    #[arg(long, value_name = "FILE", help_heading = "Text")]
+    calibrate: Option<PathBuf>,
+    /// Calibration tokens [default: 16384; fewer for networks of more than 90 M weights]
+    #[arg(long, value_name = "N", value_parser = calibration_tokens, help_heading = "Text")]
+    calibration_tokens: Option<usize>,
+    /// A recipe: options of the conversion in a TOML file, as `snnc tune --save` writes it.
+    ///
+    /// It stands instead of the options below.
+    #[arg(long, value_name = "FILE.toml", conflicts_with = "QuantArgs", help_heading = "Conversion")]
+    recipe: Option<PathBuf>,
+    /// Threads for calibration; the result does not depend on them
+    #[arg(short = 't', long, value_name = "N", value_parser = threads, help_heading = "Engine")]
+    threads: Option<usize>,
+    #[command(flatten)]
+    start: StartArgs,
+    #[command(flatten)]
+    quant: QuantArgs,
     #[command(flatten)]
     onnx: OnnxArgs,
-    /// Threads for calibration; the result does not depend on them
-    #[arg(short = 't', long, value_name = "N", value_parser = threads)]
-    threads: Option<usize>,
 }
 
 fn emitted(text: &str) -> Result<String, String> {
@@ -70,7 +81,8 @@ impl CompileCommand {
             .files(FileUse::default())
             .reads_models("the model", [&self.model])
             .reads("--tokenizer", &self.tokenizer);
-        used.reads("--calibrate", &self.calibrate).writes("-o", [self.output()])
+        let used = used.reads("--calibrate", &self.calibrate).reads("--recipe", &self.recipe);
+        used.writes("-o", [self.output()])
     }
 
     fn output(&self) -> PathBuf {
@@ -80,13 +92,17 @@ impl CompileCommand {
     pub fn run(self) -> Result<(), Diagnostics> {
         let start = Instant::now();
         let output = self.output();
+        let recipe = self.recipe.as_deref().map(Recipe::read).transpose()?;
         let options = CompileOptions {
             model: self.model.clone(),
             tokenizer: self.tokenizer.clone(),
             start: self.start.start.clone(),
-            calibrate: self.calibrate.clone(),
-            calibration_tokens: self.calibration_tokens,
-            quant: self.quant.options()?,
+            calibrate: self.calibration_file(recipe.as_ref())?,
+            calibration_tokens: self.calibration_tokens.or_else(|| recipe.as_ref()?.calibration_tokens()),
+            quant: match &recipe {
+                Some(recipe) => recipe.options()?.options()?,
+                None => self.quant.options()?,
+            },
             onnx: OnnxOptions { context: self.context, ..self.onnx.options()? },
             threads: threads_or_all(self.threads),
         };
@@ -105,6 +121,17 @@ impl CompileCommand {
         emit(&dumps)?;
         summary(&compiled?, &output, bytes, start.elapsed().as_secs_f64());
         Ok(())
+    }
+}
+
+impl CompileCommand {
+    /// What ranges are measured on: what the user names, else what the recipe does.
+    fn calibration_file(&self, recipe: Option<&Recipe>) -> Result<Option<PathBuf>, Diagnostics> {
+        let Some(recipe) = recipe.filter(|_| self.calibrate.is_none()) else { return Ok(self.calibrate.clone()) };
+        let (file, warning) = recipe.calibration_file();
+        warning.iter().for_each(|warning| warn(warning));
+        self.files().reads("the calibration text of the recipe", &file).check()?;
+        Ok(file)
     }
 }
 

@@ -32,6 +32,10 @@ use std::time::Instant;
 
 /// Compile a small model, let it tell a tale beside the dense network, and show what its neurons do
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  snnc demo
+  snnc demo --report
+  snnc demo --prompt 'The old king' --seed 3")]
 pub struct DemoCommand {
     /// A folder with model.onnx and tokenizer.json [default: the model that comes with snnc]
     ///

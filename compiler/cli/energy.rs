@@ -2,8 +2,8 @@
 
 use crate::args::{OnnxArgs, StartArgs, WhichEngine, price_lists, text_or_ids, threads};
 use crate::bar::Bar;
-use crate::energy_table;
-use crate::output::{emit, emit_json};
+use crate::energy_table::Costs;
+use crate::format::{self, FormatArgs};
 use clap::Args;
 use snnc::energy::run::{EnergyOptions, energy};
 use snnc::file_use::FileUse;
@@ -19,49 +19,51 @@ use std::path::PathBuf;
 /// Counts are exact and the same for every engine.
 /// Prices come from the literature. `--json` prints each with its source.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  snnc energy model.snn --text test.txt
+  snnc energy model.snn --text test.txt --prices int45 --format csv > energy.csv")]
 pub struct EnergyCommand {
     /// The .snn file
     model: PathBuf,
     /// Text to run.
     ///
     /// Without it, neurons are assumed to fire at the rates of the calibration text, and every key is assumed to be read.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Text")]
     text: Option<PathBuf>,
     /// Token ids instead of a text: a .npy file of integers, [n] or [texts, n]. They are run as they are
-    #[arg(long, value_name = "FILE.npy", conflicts_with = "text")]
+    #[arg(long, value_name = "FILE.npy", conflicts_with = "text", help_heading = "Text")]
     tokens: Option<PathBuf>,
-    #[command(flatten)]
-    start: StartArgs,
     /// Assume this many spikes per neuron and token. `2.5,0.9` also gives the share of neurons that fire at all
-    #[arg(long, value_name = "SPIKES[,SHARE]", value_parser = firing_rate, conflicts_with_all = ["text", "tokens"])]
+    #[arg(long, value_name = "SPIKES[,SHARE]", value_parser = firing_rate, allow_negative_numbers = true, conflicts_with_all = ["text", "tokens"], help_heading = "Text")]
     firing_rate: Option<Rate>,
     /// Tokens per window: prefill reads them, decoding starts after them [default: the network's context]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CONTEXT_MAX)))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CONTEXT_MAX)), help_heading = "Text")]
     context: Option<u32>,
     /// Windows, spread evenly over the text
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Text")]
     windows: u32,
     /// Sequences that share a pass over the weights
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=ENERGY_BATCH_MAX))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=ENERGY_BATCH_MAX), help_heading = "Text")]
     batch: u32,
     /// A built-in price list, or a TOML file with one; repeatable. [default: all built-in lists]
     ///
     /// The table by layer uses the first list.
-    #[arg(long, value_name = "NAME|FILE")]
+    #[arg(long, value_name = "NAME|FILE", help_heading = "Prices")]
     prices: Vec<String>,
     /// Print all tables: by layer and part, by every list, break-even and sensitivity
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long, help_heading = "Output")]
     full: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    /// Windows that run at once; the result does not depend on it
+    #[arg(short = 't', long, value_name = "N", value_parser = threads, help_heading = "Engine")]
+    threads: Option<usize>,
+    #[command(flatten)]
+    start: StartArgs,
+    #[command(flatten)]
+    format: FormatArgs,
     #[command(flatten)]
     onnx: OnnxArgs,
     #[command(flatten)]
     engine: WhichEngine,
-    /// Windows that run at once; the result does not depend on it
-    #[arg(short = 't', long, value_name = "N", value_parser = threads)]
-    threads: Option<usize>,
 }
 
 impl EnergyCommand {
@@ -84,13 +86,8 @@ impl EnergyCommand {
             engine: self.engine.options(),
             threads: threads_or_all(self.threads),
         };
-        let shown = options.lists[0].clone();
         let estimate = energy(&options, &Bar::default())?;
-        match (self.json, self.full) {
-            (true, _) => emit_json(&estimate.json()),
-            (false, true) => emit(&energy_table::tables(&estimate, &shown)),
-            (false, false) => emit(&energy_table::summary(&estimate, &shown)),
-        }
+        format::print(&Costs { estimate, full: self.full }, self.format.format())
     }
 }
 

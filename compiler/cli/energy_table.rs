@@ -1,9 +1,13 @@
 //! The estimate as tables for a person: by layer and part, all forms side by side, break-even and sensitivity.
 
-use crate::table::{lines, numbers};
+use crate::format::Figures;
+use crate::table::{Grid, lines, numbers};
 use crate::units::{count, joules, percent, si};
+use serde_json::{Value as Json, json};
 use snnc::energy::analysis::{BreakEven, break_even, sensitivity};
 use snnc::energy::{Block, Estimate, Phase, PriceList, Priced};
+use snnc::run_record::RunRecord;
+use snnc::schema::document;
 use snnc_passes::cost::{Form, Number, Operation, Part};
 
 const F32: Form = Form::Dense(Number::F32);
@@ -11,8 +15,63 @@ const F32: Form = Form::Dense(Number::F32);
 /// Prices below this share of both sides are not listed by sensitivity.
 const SHARE_LEAST: f64 = 0.02;
 
+/// What a network costs, and how much of it is shown.
+#[derive(Debug)]
+pub struct Costs {
+    pub estimate: Estimate,
+    /// Everything, not only what matters most.
+    pub full: bool,
+}
+
+impl Figures for Costs {
+    fn json(&self, run: Option<&RunRecord>) -> Json {
+        document(&self.estimate.json(), run)
+    }
+
+    fn text(&self) -> String {
+        let Some(list) = self.estimate.lists.first() else { return String::new() };
+        if self.full { tables(&self.estimate, list) } else { summary(&self.estimate) }
+    }
+
+    fn grids(&self) -> Vec<Grid> {
+        shown_lists(&self.estimate, self.full).into_iter().map(|list| grid(&self.estimate, list)).collect()
+    }
+
+    /// A row per phase, block, form and list.
+    fn rows(&self, json: &Json) -> Vec<Json> {
+        let mut rows = Vec::new();
+        let members = |json: &Json| json.as_object().cloned().unwrap_or_default();
+        for phase in Phase::ALL.map(Phase::name) {
+            for (block, forms) in members(&json[phase]) {
+                for (form, costs) in members(&forms) {
+                    for (list, price) in members(&costs["prices"]) {
+                        let pj = &price["pj"];
+                        let partial = &price["partial_pj"];
+                        rows.push(json!({
+                            "phase": phase, "block": block, "form": form, "list": list, "pj_per_token": pj, "partial_pj_per_token": partial,
+                        }));
+                    }
+                }
+            }
+        }
+        rows
+    }
+}
+
+/// The first list and the one that counts integers; in full, all that have a total.
+fn shown_lists(estimate: &Estimate, full: bool) -> Vec<&PriceList> {
+    let Some(first) = estimate.lists.first() else { return Vec::new() };
+    let others = estimate.lists.iter().skip(1);
+    let others = others.filter(|list| if full { has_total(estimate, list) } else { list.name == "int45" });
+    std::iter::once(first).chain(others).collect()
+}
+
+fn has_total(estimate: &Estimate, list: &PriceList) -> bool {
+    Form::ALL.iter().any(|form| estimate.counts(Phase::Prefill, *form).price(Block::Total, list).pj().is_some())
+}
+
 /// What matters most, within 30 lines of 80 columns: five blocks and decoding by `list`, and by the one that counts integers.
-pub fn summary(estimate: &Estimate, list: &PriceList) -> String {
+fn summary(estimate: &Estimate) -> String {
     let neurons = estimate.neurons.values().fold((0, 0), |(s, n), row| (s + row.spikes, n + row.neurons));
     let measured = if estimate.measured { "measured on" } else { "expected for" };
     let mut text = warnings(estimate);
@@ -22,33 +81,52 @@ pub fn summary(estimate: &Estimate, list: &PriceList) -> String {
         neurons.0 as f64 / neurons.1.max(1) as f64,
         100.0 * estimate.coverage.total.ratio()
     );
-    let other = estimate.lists.iter().find(|other| other.name == "int45" && other.name != list.name);
-    for list in std::iter::once(list).chain(other) {
-        text += &summary_table(estimate, list);
+    for list in shown_lists(estimate, false) {
+        text += &format!("\n{}", grid(estimate, list).text());
     }
-    let has_total = |list: &&PriceList| {
-        Form::ALL.iter().any(|form| estimate.counts(Phase::Prefill, *form).price(Block::Total, list).pj().is_some())
-    };
-    let without: Vec<&str> = estimate.lists.iter().filter(|list| !has_total(list)).map(|list| &*list.name).collect();
+    let without: Vec<&str> =
+        estimate.lists.iter().filter(|list| !has_total(estimate, list)).map(|list| &*list.name).collect();
     if !without.is_empty() {
         text += &format!("\nNo total by {}: a count has no price there.\n", without.join(", "));
     }
-    text += "\n`--full` has layers, all lists and sensitivity; `--json` has all counts.\n";
+    text += "\n`--full` has layers, all lists and sensitivity; `--format csv` has all values.\n";
     text
 }
 
-fn summary_table(estimate: &Estimate, list: &PriceList) -> String {
+/// Energy per token by a list: five blocks in a prompt, and decoding. All energies have the unit of the largest.
+fn grid(estimate: &Estimate, list: &PriceList) -> Grid {
     let int8 = Form::Dense(Number::Int8);
     // A list without a price of int8 has no columns of it.
     let has_int8 = estimate.counts(Phase::Prefill, int8).price(Block::Total, list).pj().is_some();
-    let shown =
-        |cells: [String; 6]| cells.into_iter().enumerate().filter(move |(i, _)| has_int8 || ![2, 5].contains(i));
-    let header = [&*list.name, "f32", "int8", "spiking", "% saved of f32", "of int8"].map(String::from);
-    let header: Vec<String> = shown(header).map(|(_, cell)| cell).collect();
-    let mut table = numbers(&header.iter().map(String::as_str).collect::<Vec<&str>>());
+    let shown = |cells: [String; 6]| -> Vec<String> {
+        let cells = cells.into_iter().enumerate().filter(move |(i, _)| has_int8 || ![2, 5].contains(i));
+        cells.map(|(_, cell)| cell).collect()
+    };
     let blocks = [Block::Attention, Block::Core, Block::Part(Part::Mlp), Block::Part(Part::Head), Block::Total];
     let prefill = blocks.map(|block| (Phase::Prefill, block));
-    for (phase, block) in prefill.into_iter().chain([(Phase::Decode, Block::Total)]) {
+    let rows: Vec<(Phase, Block)> = prefill.into_iter().chain([(Phase::Decode, Block::Total)]).collect();
+    let forms = [F32, int8, Form::Collapsed];
+    let pj = |phase, block, form| {
+        let priced = estimate.counts(phase, form).price(block, list);
+        priced.pj().map(|pj| pj / estimate.tokens.max(1) as f64)
+    };
+    let all = rows.iter().flat_map(|&(phase, block)| forms.map(|form| pj(phase, block, form)));
+    let (divisor, unit) = joule_unit(all.flatten().fold(0.0, f64::max));
+    let measured = if estimate.measured { "measured on" } else { "expected for" };
+    let caption = format!(
+        "Energy per token by the price list {}, {measured} {} tokens; the whole network in a prompt unless said otherwise.",
+        list.name, estimate.tokens
+    );
+    let header = [
+        list.name.clone(),
+        format!("f32, {unit}"),
+        format!("int8, {unit}"),
+        format!("spiking, {unit}"),
+        "% saved of f32".into(),
+        "of int8".into(),
+    ];
+    let mut grid = Grid { caption, header: shown(header), rows: Vec::new() };
+    for (phase, block) in rows {
         let saved = [F32, int8].map(|dense| estimate.compare(block, list, phase, dense, Form::Collapsed).saving());
         let name = match (phase, block) {
             (Phase::Decode, _) => "the same, decoding".to_string(),
@@ -57,17 +135,28 @@ fn summary_table(estimate: &Estimate, list: &PriceList) -> String {
             (_, Block::Part(Part::Mlp)) => "MLPs".into(),
             (_, block) => words(block),
         };
-        let energies =
-            [F32, int8, Form::Collapsed].map(|form| total(estimate, &estimate.counts(phase, form).price(block, list)));
+        let energies = forms.map(|form| pj(phase, block, form).map_or("-".into(), |pj| three_digits(pj / divisor)));
         let [dense, int8, spiking] = energies;
         let [of_f32, of_int8] = saved.map(percent);
-        table.add_row(shown([name, dense, int8, spiking, of_f32, of_int8]).map(|(_, cell)| cell));
+        grid.rows.push(shown([name, dense, int8, spiking, of_f32, of_int8]));
     }
-    format!("\n{}", lines(&table))
+    grid
+}
+
+/// Picojoules of a unit in which the largest energy is at least 1, and what it is called.
+fn joule_unit(largest_pj: f64) -> (f64, &'static str) {
+    let units = [(1e12, "J"), (1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ")];
+    units.into_iter().find(|(pj, _)| largest_pj >= *pj).unwrap_or((1.0, "pJ"))
+}
+
+/// With three digits or more.
+fn three_digits(x: f64) -> String {
+    let digits = [(100.0, 0), (10.0, 1), (1.0, 2), (0.1, 3)].into_iter().find(|(least, _)| x >= *least);
+    format!("{x:.digits$}", digits = digits.map_or(4, |(_, digits)| digits))
 }
 
 /// All tables. Rows, break-even and sensitivity are by `list`, the rest by all lists.
-pub fn tables(estimate: &Estimate, list: &PriceList) -> String {
+fn tables(estimate: &Estimate, list: &PriceList) -> String {
     let mut text = warnings(estimate);
     text += &rows(estimate, list);
     for phase in Phase::ALL {

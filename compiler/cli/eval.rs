@@ -2,13 +2,15 @@
 
 use crate::args::{EngineArgs, OnnxArgs, StartArgs, share, text_or_ids, threads};
 use crate::bar::Bar;
-use crate::eval_table;
-use crate::output::{emit, emit_json, status, warn};
+use crate::eval_table::{OneEval, SeveralEvals};
+use crate::format::{self, FormatArgs};
+use crate::output::{failed, status, warn};
 use clap::Args;
 use snnc::eval::{EvalOptions, eval};
-use snnc::eval_report::{EvalReport, EvalsJson, Gates, ProgramEvalJson};
+use snnc::eval_report::{EvalReport, Gates};
 use snnc::file_use::FileUse;
 use snnc::files;
+use snnc::lints;
 use snnc::model::threads_or_all;
 use snnc::report;
 use snnc_ir::Diagnostic;
@@ -17,6 +19,10 @@ use std::path::PathBuf;
 
 /// Measure how well a program predicts text, beside the dense network it came from; or several programs of one network
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  snnc eval model.snn --reference model.onnx --text test.txt
+  snnc eval t7.snn t4.snn --reference model.onnx --text test.txt --format latex
+  snnc eval model.snn --reference model.onnx --text test.txt --max-perplexity-increase 1%")]
 pub struct EvalCommand {
     /// The .snn file (or an ONNX file or a folder, to measure the dense network).
     ///
@@ -28,55 +34,54 @@ pub struct EvalCommand {
     #[arg(long, value_name = "MODEL.onnx")]
     reference: Option<PathBuf>,
     /// Text to predict
-    #[arg(long, value_name = "FILE", required_unless_present = "tokens")]
+    #[arg(long, value_name = "FILE", required_unless_present = "tokens", help_heading = "Text")]
     text: Option<PathBuf>,
     /// Token ids instead of a text: a .npy file of integers, [n] or [texts, n]. They are run as they are
-    #[arg(long, value_name = "FILE.npy", conflicts_with = "text")]
+    #[arg(long, value_name = "FILE.npy", conflicts_with = "text", help_heading = "Text")]
     tokens: Option<PathBuf>,
-    #[command(flatten)]
-    start: StartArgs,
     /// Windows to run, spread evenly over the text [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Text")]
     windows: Option<u32>,
     /// Tokens from the start of one window to the next. [default: the context's length]
     ///
     /// With a shorter stride windows overlap, and every token is still scored once.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Text")]
     stride: Option<u32>,
     /// Measure what every site loses, by cause. This runs the network some hundred times on a few windows
-    #[arg(long, requires = "reference")]
+    #[arg(long, requires = "reference", help_heading = "More to measure")]
     ledger: bool,
     /// Tokens that the ledger runs on [default: 2048; fewer for large networks]
-    #[arg(long, value_name = "N", requires = "ledger", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", requires = "ledger", value_parser = clap::value_parser!(u32).range(1..), help_heading = "More to measure")]
     ledger_tokens: Option<u32>,
     /// Measure whether the network recalls a pair of tokens seen earlier, at several distances
-    #[arg(long)]
+    #[arg(long, help_heading = "More to measure")]
     recall: bool,
     /// Write the result of one program as an HTML page
-    #[arg(long, value_name = "FILE.html")]
+    #[arg(long, value_name = "FILE.html", help_heading = "Output")]
     html: Option<PathBuf>,
     /// Exit with status 3 if perplexity rises by more than this: `1%` or `0.01`
-    #[arg(long, value_name = "SHARE", requires = "reference", value_parser = share)]
+    #[arg(long, value_name = "SHARE", requires = "reference", value_parser = share, help_heading = "Limits, for exit status 3")]
     max_perplexity_increase: Option<f64>,
     /// Exit with status 3 if the centred cosine of logits is less
-    #[arg(long, value_name = "COSINE", requires = "reference", value_parser = cosine)]
+    #[arg(long, value_name = "COSINE", requires = "reference", value_parser = cosine, help_heading = "Limits, for exit status 3")]
     min_cosine: Option<f64>,
     /// Exit with status 3 if top-1 agreement is less: `98%` or `0.98`
-    #[arg(long, value_name = "SHARE", requires = "reference", value_parser = share)]
+    #[arg(long, value_name = "SHARE", requires = "reference", value_parser = share, help_heading = "Limits, for exit status 3")]
     min_agreement: Option<f64>,
     /// Exit with status 3 if there are warnings
-    #[arg(long)]
+    #[arg(long, help_heading = "Limits, for exit status 3")]
     deny: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    /// Windows that run at once; the result does not depend on it
+    #[arg(short = 't', long, value_name = "N", value_parser = threads, help_heading = "Engine")]
+    threads: Option<usize>,
+    #[command(flatten)]
+    start: StartArgs,
+    #[command(flatten)]
+    format: FormatArgs,
     #[command(flatten)]
     onnx: OnnxArgs,
     #[command(flatten)]
     engine: EngineArgs,
-    /// Windows that run at once; the result does not depend on it
-    #[arg(short = 't', long, value_name = "N", value_parser = threads)]
-    threads: Option<usize>,
 }
 
 fn cosine(text: &str) -> Result<f64, String> {
@@ -103,19 +108,15 @@ impl EvalCommand {
         for (name, report) in named() {
             // One program needs no name.
             let of = if found.len() == 1 { String::new() } else { format!("{name}: ") };
-            report.lints.iter().for_each(|lint| warn(&format!("{of}{}", lint.words())));
-            let failed = self.gates().failed(report);
-            failed.iter().for_each(|gate| status(&format!("{of}failed: {gate}")));
-            held &= failed.is_empty();
+            lints::lines(&report.lints).iter().for_each(|line| warn(&format!("{of}{line}")));
+            let broken = self.gates().failed(report);
+            broken.iter().for_each(|gate| failed(&format!("{of}{gate}")));
+            held &= broken.is_empty();
         }
         if let [report] = &found[..] {
             self.print(report)?;
-        } else if self.json {
-            let program =
-                |(program, report): (String, &EvalReport)| ProgramEvalJson { program, evaluation: report.json() };
-            emit_json(&EvalsJson { programs: named().map(program).collect() })?;
         } else {
-            emit(&eval_table::reports(&named().collect::<Vec<_>>()))?;
+            format::print(&SeveralEvals(named().collect()), self.format.format())?;
         }
         Ok(held)
     }
@@ -128,7 +129,8 @@ impl EvalCommand {
             files::write_whole(path, |out| out.write_all(page.as_bytes()))?;
             status(&format!("{}: written", path.display()));
         }
-        if self.json { emit_json(&found.json()) } else { emit(&eval_table::report(found)) }
+        let name = self.models.first().map_or(String::new(), |model| report::file_name(model));
+        format::print(&OneEval { name, found }, self.format.format())
     }
 
     fn options(&self) -> Result<EvalOptions, Diagnostics> {

@@ -1,29 +1,86 @@
-//! An evaluation as lines for a person, and its ledger as a table.
+//! An evaluation as figures: lines for a person, tables, rows; and its ledger as a table.
 
-use crate::table::{lines, numbers, words};
-use snnc::eval_report::{EvalReport, ReferenceKind};
+use crate::format::Figures;
+use crate::table::{Grid, lines, numbers, words};
+use serde_json::Value as Json;
+use snnc::eval_report::{EvalReport, EvalsJson, ProgramEvalJson, ReferenceKind};
 use snnc::evaluate::TextEvaluation;
 use snnc::ledger::{Cause, Ledger};
 use snnc::recall::Recalled;
+use snnc::report::file_name;
+use snnc::run_record::RunRecord;
+use snnc::schema::document;
 use snnc::score::{Intervals, Score};
+use std::path::Path;
+
+/// One network, and what was found of it.
+#[derive(Debug)]
+pub struct OneEval<'a> {
+    pub name: String,
+    pub found: &'a EvalReport,
+}
+
+/// Several programs of one network on the same text.
+#[derive(Debug)]
+pub struct SeveralEvals<'a>(pub Vec<(String, &'a EvalReport)>);
+
+impl Figures for OneEval<'_> {
+    fn json(&self, run: Option<&RunRecord>) -> Json {
+        document(&self.found.json(), run)
+    }
+
+    fn text(&self) -> String {
+        report(self.found)
+    }
+
+    fn grids(&self) -> Vec<Grid> {
+        grid(&[(self.name.clone(), self.found)], true).into_iter().collect()
+    }
+
+    fn rows(&self, json: &Json) -> Vec<Json> {
+        vec![json.clone()]
+    }
+}
+
+impl Figures for SeveralEvals<'_> {
+    fn json(&self, run: Option<&RunRecord>) -> Json {
+        let of = |(program, report): &(String, &EvalReport)| ProgramEvalJson {
+            program: program.clone(),
+            evaluation: report.json(),
+        };
+        document(&EvalsJson { programs: self.0.iter().map(of).collect() }, run)
+    }
+
+    fn text(&self) -> String {
+        reports(&self.0)
+    }
+
+    fn grids(&self) -> Vec<Grid> {
+        grid(&self.0, true).into_iter().collect()
+    }
+
+    fn rows(&self, json: &Json) -> Vec<Json> {
+        json["programs"].as_array().cloned().unwrap_or_default()
+    }
+}
 
 /// A line of a name and what it is.
 fn row(name: &str, value: &str) -> String {
-    format!("{name:<34} {value}\n")
+    format!("{name:<29} {value}\n")
 }
 
 /// All that an evaluation found.
-pub fn report(found: &EvalReport) -> String {
+fn report(found: &EvalReport) -> String {
     let mut text = scores(&found.done, found.beside, found.tokens_per_word);
     if let Some(neurons) = &found.neurons {
         let value = format!("{:>10.3}  (of {:.2} timesteps)", neurons.rate(), neurons.mean_steps());
         text += &row("spikes per neuron", &value);
     }
     if let Some(coverage) = &found.coverage {
-        let least = coverage.least();
-        let least = least.map(|(place, share)| format!("  (least: {place}, {:.1} %)", 100.0 * share.ratio()));
-        let value = format!("{:>9.1} %{}", 100.0 * coverage.total.ratio(), least.unwrap_or_default());
-        text += &row("multiplications driven by spikes", &value);
+        text += &row("multiplications by spikes", &format!("{:>9.1} %", 100.0 * coverage.total.ratio()));
+        if let Some((place, share)) = coverage.least().filter(|(_, share)| share.ratio() < coverage.total.ratio()) {
+            text += &row("  least of them", &format!("{:>9.1} %  ({place})", 100.0 * share.ratio()));
+        }
     }
     text + &recall_and_ledger(found)
 }
@@ -41,31 +98,9 @@ fn recall_and_ledger(found: &EvalReport) -> String {
 }
 
 /// Several programs on the same text: a row per program, below one of the reference.
-pub fn reports(all: &[(String, &EvalReport)]) -> String {
+fn reports(all: &[(String, &EvalReport)]) -> String {
     let Some((_, first)) = all.first() else { return String::new() };
-    let mut header = vec!["program", "perplexity"];
-    if first.beside.is_some() {
-        header.extend(["rise", "95 % interval", "KL, nats", "95 % interval", "99 % at most", "top-1", "95 % interval"]);
-    }
-    header.extend(["accuracy", "spikes per neuron"]);
-    let mut table = numbers(&header);
-    if let Some(reference) = first.beside {
-        let score = &first.done.score;
-        let accuracy = format!("{:.2} %", percent(score, score.right_dense));
-        let cells = [reference.name().into(), format!("{:.4}", score.perplexity_dense())];
-        table.add_row(cells.into_iter().chain(vec![String::new(); 7]).chain([accuracy]));
-    }
-    for (name, found) in all {
-        let score = &found.done.score;
-        let mut cells = vec![name.clone(), format!("{:.4}", score.perplexity())];
-        if found.beside.is_some() {
-            cells.extend(nearness(&found.done));
-        }
-        let rate = found.neurons.map_or(String::new(), |neurons| format!("{:.3}", neurons.rate()));
-        cells.extend([format!("{:.2} %", percent(score, score.right)), rate]);
-        table.add_row(cells);
-    }
-    let mut text = counts(&first.done) + &lines(&table);
+    let mut text = counts(&first.done) + &grid(all, false).map_or(String::new(), |grid| grid.text());
     for (name, found) in all {
         let more = recall_and_ledger(found);
         if !more.is_empty() {
@@ -75,19 +110,52 @@ pub fn reports(all: &[(String, &EvalReport)]) -> String {
     text
 }
 
-/// Cells of how near a program is to the reference.
-fn nearness(done: &TextEvaluation) -> [String; 7] {
-    let score = &done.score;
-    let of = |write: fn(&Intervals) -> String| done.intervals.as_ref().map_or(String::new(), write);
-    [
-        format!("{:+.3} %", 100.0 * score.increase()),
-        of(|all| shares(all.increase)),
-        format!("{:.6}", score.mean(score.kl)),
-        of(|all| nats(all.kl)),
-        done.kl_99.map_or(String::new(), |kl| format!("{kl:.6}")),
-        format!("{:.2} %", percent(score, score.agreed)),
-        of(|all| percents(all.agreement)),
-    ]
+/// A row per program, below one of the reference. What is printed on paper has every interval; a screen is narrower.
+fn grid(all: &[(String, &EvalReport)], on_paper: bool) -> Option<Grid> {
+    let (_, first) = all.first()?;
+    let mut header = vec!["network", "perplexity"];
+    if first.beside.is_some() {
+        header.extend(["rise, % (95 %)", "KL, nats"]);
+        header.extend(if on_paper { &["(95 %)", "top-1, %", "(95 %)"][..] } else { &["top-1, %"] });
+    }
+    header.extend(if on_paper { &["accuracy, %", "spikes per neuron"][..] } else { &["spikes"] });
+    let done = &first.done;
+    let caption = format!(
+        "Perplexity per token on {} tokens in {} windows; 95 % intervals by the bootstrap over windows; spikes per neuron and token.",
+        done.score.tokens, done.windows
+    );
+    let mut grid = Grid::new(caption, &header);
+    if let Some(reference) = first.beside {
+        let mut cells = vec![reference.name().to_string(), format!("{:.4}", done.score.perplexity_dense())];
+        cells.resize(header.len(), String::new());
+        if on_paper && let Some(accuracy) = cells.iter_mut().rev().nth(1) {
+            *accuracy = format!("{:.2}", percent(&done.score, done.score.right_dense));
+        }
+        grid.rows.push(cells);
+    }
+    for (name, found) in all {
+        let score = &found.done.score;
+        let mut cells = vec![file_name(Path::new(name)), format!("{:.4}", score.perplexity())];
+        if found.beside.is_some() {
+            let of = |write: fn(&Intervals) -> String| found.done.intervals.as_ref().map_or(String::new(), write);
+            let interval = of(|all| format!(" ({:+.2} to {:+.2})", 100.0 * all.increase[0], 100.0 * all.increase[1]));
+            cells.push(format!("{:+.3}{interval}", 100.0 * score.increase()));
+            cells.push(format!("{:.6}", score.mean(score.kl)));
+            let agreement = format!("{:.2}", percent(score, score.agreed));
+            if on_paper {
+                let ends = of(|all| format!("{:.2} to {:.2}", 100.0 * all.agreement[0], 100.0 * all.agreement[1]));
+                cells.extend([of(|all| nats(all.kl)), agreement, ends]);
+            } else {
+                cells.push(agreement);
+            }
+        }
+        if on_paper {
+            cells.push(format!("{:.2}", percent(score, score.right)));
+        }
+        cells.push(found.neurons.map_or(String::new(), |neurons| format!("{:.3}", neurons.rate())));
+        grid.rows.push(cells);
+    }
+    Some(grid)
 }
 
 /// An interval of changes.
@@ -133,10 +201,10 @@ fn scores_beside(done: &TextEvaluation, reference: &str, by_word: impl Fn(f64) -
     let score = &done.score;
     let increase = 100.0 * score.increase();
     let of = |write: fn(&Intervals) -> String| done.intervals.as_ref().map_or(String::new(), write);
-    let interval = of(|all| format!("; 95 % interval {}", shares(all.increase)));
-    let agreement = of(|all| format!("  (95 % interval {})", percents(all.agreement)));
-    let sure = of(|all| format!("95 % interval {}; ", nats(all.kl)));
-    let high = done.kl_99.map_or(String::new(), |kl| format!("  ({sure}99 % of tokens: at most {kl:.6})"));
+    let interval = of(|all| format!("; 95 %: {}", shares(all.increase)));
+    let agreement = of(|all| format!("  (95 %: {})", percents(all.agreement)));
+    let sure = of(|all| format!("  (95 %: {})", nats(all.kl)));
+    let high = done.kl_99.map(|kl| row("KL of 99 % of tokens, at most", &format!("{kl:>10.6}")));
     let words = by_word(score.nll).zip(by_word(score.nll_dense));
     let words = words.map(|(own, dense)| row("perplexity by word", &format!("{own:>10.3}  ({reference} {dense:.3})")));
     let [right, right_dense] = [score.right, score.right_dense].map(|n| percent(score, n));
@@ -146,7 +214,8 @@ fn scores_beside(done: &TextEvaluation, reference: &str, by_word: impl Fn(f64) -
         + &row("cosine of logits, centred", &format!("{:>10.6}", score.mean(score.cosine_centred)))
         + &row("cosine of logits, raw", &format!("{:>10.6}", score.mean(score.cosine)))
         + &row("top-1 agreement", &format!("{:>9.2} %{agreement}", percent(score, score.agreed)))
-        + &row(&format!("KL from {reference}, nats"), &format!("{:>10.6}{high}", score.mean(score.kl)))
+        + &row("KL divergence, nats", &format!("{:>10.6}{sure}", score.mean(score.kl)))
+        + &high.unwrap_or_default()
         + &row("next-token accuracy", &format!("{right:>9.2} %  ({reference} {right_dense:.2} %)"))
 }
 

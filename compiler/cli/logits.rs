@@ -37,6 +37,8 @@ fn token_ids(text: &str) -> Result<TokenIds, String> {
 
 /// Write the logits of given token ids as a NumPy file: f32 [tokens, vocabulary], or [texts, tokens, vocabulary]
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  snnc logits model.snn --tokens 5,17,9 -o logits.npy")]
 pub struct LogitsCommand {
     /// The .snn or .onnx file
     model: PathBuf,

@@ -11,6 +11,8 @@ mod energy;
 mod energy_table;
 mod eval;
 mod eval_table;
+mod format;
+mod global;
 mod inspect;
 mod logits;
 mod opt;
@@ -29,23 +31,34 @@ mod table;
 mod train;
 mod tune;
 mod units;
+mod verify;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use global::GlobalArgs;
 use output::{INTERRUPTED, verdict};
 use snnc::file_use::FileUse;
 use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Compiles a language model, an ONNX file or a Hugging Face folder, to a spiking neural network, runs it, and says what it costs.
 #[derive(Parser, Debug)]
-#[command(name = "snnc", version, max_term_width = 100)]
+#[command(name = "snnc", version, max_term_width = 80)]
+#[command(after_help = "First steps:
+  snnc demo
+  snnc compile model.onnx -o model.snn
+  snnc run model.snn -p 'Once upon a time'
+
+`snnc COMMAND --help` has examples of each command. As in other tools, `-m` may
+stand before the model. SNNC_LOG (error, warn, info or debug) says how much is
+said, where no option does; `snnc -vV` says what build this is.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Most memory for values and states of runs, such as 512M or 4G [default: what is available]
-    #[arg(long, global = true, value_name = "SIZE", value_parser = units::parse_bytes)]
-    max_memory: Option<u64>,
+    #[command(flatten)]
+    global: GlobalArgs,
 }
 
 #[derive(Subcommand, Debug)]
@@ -64,6 +77,7 @@ enum Command {
     Tune(tune::TuneCommand),
     Train(train::TrainCommand),
     Bench(bench::BenchCommand),
+    Verify(verify::VerifyCommand),
     Demo(demo::DemoCommand),
     Completions(shell::CompletionsCommand),
     Man(shell::ManCommand),
@@ -87,6 +101,7 @@ impl Command {
             Command::Tune(command) => command.files(),
             Command::Train(command) => command.files(),
             Command::Bench(command) => command.files(),
+            Command::Verify(command) => command.files(),
             Command::Demo(command) => command.files(),
             Command::Completions(_) => FileUse::default(),
             Command::Man(command) => command.files(),
@@ -94,13 +109,32 @@ impl Command {
     }
 }
 
+/// The files that a command line uses.
+fn files_of(arguments: &[String]) -> Result<FileUse, String> {
+    let words = std::iter::once("snnc").chain(arguments.iter().map(String::as_str));
+    Cli::try_parse_from(words).map(|cli| cli.command.files()).map_err(|e| e.to_string())
+}
+
+/// The arguments behind the command's own name, as text.
+fn typed(arguments: &[OsString]) -> Vec<String> {
+    arguments.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect()
+}
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let arguments = global::prepared(std::env::args_os());
+    if let Some(text) = global::verbose_version(&arguments) {
+        return verdict(output::emit(&text).map(|()| true));
+    }
+    let command = Cli::command().color(global::color_choice(&arguments));
+    let cli = Cli::from_arg_matches(&command.get_matches_from(&arguments)).unwrap_or_else(|e| e.exit());
+    if let Err(message) = cli.global.apply() {
+        clap::Error::raw(ErrorKind::ValueValidation, message).exit();
+    }
     if let Err(e) = ctrlc::set_handler(bar::interrupted) {
         let message = format!("Ctrl-C cannot be caught ({e}); it will leave temporary files");
         output::report(&[Diagnostic::new("", message).code(ErrorCode::OPTION)]);
     }
-    if let Some(bytes) = cli.max_memory {
+    if let Some(bytes) = cli.global.max_memory {
         snnc_runtime::set_memory_limit(bytes);
     }
     signals::survive_size_limit();
@@ -109,6 +143,7 @@ fn main() -> ExitCode {
         return verdict(Err(diagnostics));
     }
     output::set_has_outputs(files.has_outputs());
+    output::set_run(typed(&arguments), files);
     let result = match cli.command {
         Command::Check(command) => command.run(),
         Command::Compile(command) => command.run(),
@@ -131,6 +166,7 @@ fn main() -> ExitCode {
             };
         }
         Command::Bench(command) => return verdict(command.run()),
+        Command::Verify(command) => return verdict(command.run(files_of)),
         Command::Demo(command) => command.run(),
         Command::Completions(command) => command.run(Cli::command()),
         Command::Man(command) => command.run(Cli::command()),
@@ -141,7 +177,6 @@ fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::FromArgMatches;
     use std::any::TypeId;
     use std::path::PathBuf;
 
@@ -151,7 +186,7 @@ mod tests {
     }
 
     /// Command lines that name every file that a command can be given, each by another name.
-    const WITH_FILES: [&str; 27] = [
+    const WITH_FILES: [&str; 29] = [
         "check a --architecture b",
         "compile a -o b --tokenizer c --calibrate d --architecture e",
         "run a --prompts b --kernel-costs c --emit clif=d --architecture e",
@@ -170,11 +205,13 @@ mod tests {
         "opt a --model b --model c -o d",
         "opt a --passes raise,simplify --dump-to b",
         "tune a --text b --calibrate c --architecture d",
-        "tune a --tokens b",
+        "tune a --tokens b -o c --save d --resume e",
+        "compile a --recipe b -o c",
         "train a --text b --reference c -o d --validate e --architecture f",
         "train a --tokens b --reference c -o d",
         "bench a --baseline b --kernel-costs c --emit clif=d",
         "bench a --measure-kernel-costs b",
+        "verify a",
         "demo --model a -o b --report c",
         "man -o a",
         "compile a.onnx",

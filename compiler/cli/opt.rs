@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 ///
 /// Weights come from rules in the text (`= fill(seed=1)`), or from the model that --model names.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  snnc show model.onnx --until raise > layer.ir
+  snnc opt layer.ir --passes simplify")]
 pub struct OptCommand {
     /// The program's text
     program: PathBuf,

@@ -3,14 +3,19 @@
 //! Exit status: 0 done, 1 something is wrong with an input or an output, 2 wrong usage, 3 a limit that the user set failed,
 //! 130 interrupted, 141 nobody reads what is printed.
 
-use console::style;
+use clap::ValueEnum;
+use console::{Term, style};
+use snnc::file_use::FileUse;
+use snnc::run_record::RunRecord;
 use snnc::schema::{Documented, document};
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::diagnostic::{ErrorCode, Place};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::SystemTime;
 
 /// A limit failed, or a warning was denied.
 pub const FAILED: u8 = 3;
@@ -33,10 +38,36 @@ pub fn verdict(result: Result<bool, Diagnostics>) -> ExitCode {
     }
 }
 
+/// How much is said on standard error.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Errors, and limits that failed
+    Error,
+    /// Warnings as well
+    Warn,
+    /// What was done, and how far long work is
+    Info,
+    /// When each stage of the work began and ended
+    Debug,
+}
+
+/// As a number, for the static below.
+static LEVEL: AtomicU8 = AtomicU8::new(LogLevel::Info as u8);
+
+/// From here on so much is said.
+pub fn set_level(level: LogLevel) {
+    LEVEL.store(level as u8, Ordering::SeqCst);
+}
+
+/// Whether lines of this level are written.
+pub fn is_said(level: LogLevel) -> bool {
+    level as u8 <= LEVEL.load(Ordering::SeqCst)
+}
+
 /// Says what is wrong, on standard error: `error[E0107]: place: message`, and a line per note.
 pub fn report(diagnostics: &[Diagnostic]) {
     for diagnostic in diagnostics {
-        status(&in_words(diagnostic));
+        say(&in_words(diagnostic));
     }
 }
 
@@ -50,14 +81,43 @@ fn in_words(diagnostic: &Diagnostic) -> String {
     format!("{head}{place} {message}{}", notes.iter().map(note).collect::<String>())
 }
 
-/// A line that is worth a second look.
-pub fn warn(text: &str) {
-    status(&format!("{} {text}", style("warning:").for_stderr().yellow().bold()));
+/// A limit that the user set does not hold.
+pub fn failed(text: &str) {
+    say(&format!("{} {text}", style("failed:").for_stderr().red().bold()));
 }
 
-/// A line for a person. A standard error that is closed is no reason to stop.
+/// A line that is worth a second look.
+pub fn warn(text: &str) {
+    if is_said(LogLevel::Warn) {
+        say(&format!("{} {text}", style("warning:").for_stderr().yellow().bold()));
+    }
+}
+
+/// What was done.
 pub fn status(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    if is_said(LogLevel::Info) {
+        say(line);
+    }
+}
+
+/// A line with the time, for who reads a log.
+pub fn log(level: LogLevel, line: &str) {
+    if is_said(level) {
+        say(&format!("{} {line}", humantime::format_rfc3339_seconds(SystemTime::now())));
+    }
+}
+
+/// A line for a person, who asked for it or has to know. A terminal breaks it between words. A standard error that is closed is no
+/// reason to stop.
+pub fn say(line: &str) {
+    let mut out = io::stderr();
+    let columns = if out.is_terminal() { usize::from(Term::stderr().size().1) } else { usize::MAX };
+    if console::measure_text_width(line) <= columns {
+        let _ = writeln!(out, "{line}");
+    } else {
+        let options = textwrap::Options::new(columns).subsequent_indent("    ");
+        textwrap::wrap(line, options).iter().for_each(|line| drop(writeln!(out, "{line}")));
+    }
 }
 
 /// A question for a person, who answers on the same line.
@@ -102,9 +162,32 @@ pub fn emit_bytes(bytes: &[u8]) -> Result<(), Diagnostics> {
     }
 }
 
-/// JSON for whoever reads standard output, with the name of its schema.
+/// What was typed and which files that names.
+static RUN: OnceLock<(Vec<String>, FileUse)> = OnceLock::new();
+
+/// What the process was asked to do, for the JSON that it prints.
+pub fn set_run(arguments: Vec<String>, used: FileUse) {
+    // The first is the only one.
+    let _ = RUN.set((arguments, used));
+}
+
+/// The record of this run. It reads all files of the command, so it is made only where it is printed.
+pub fn run_record() -> Option<RunRecord> {
+    RUN.get().map(|(arguments, used)| RunRecord::of(arguments.clone(), used))
+}
+
+/// JSON for whoever reads standard output, with the name of its schema and the record of the run.
 pub fn emit_json<T: Documented>(value: &T) -> Result<(), Diagnostics> {
-    emit(&format!("{:#}\n", document(value)))
+    emit(&format!("{:#}\n", document(value, run_record().as_ref())))
+}
+
+/// Whether a line of JSON was printed already.
+static HAS_LINES: AtomicBool = AtomicBool::new(false);
+
+/// A line of JSON for whoever reads standard output. The first one has the record of the run.
+pub fn emit_json_line<T: Documented>(value: &T) -> Result<(), Diagnostics> {
+    let run = if HAS_LINES.swap(true, Ordering::SeqCst) { None } else { run_record() };
+    emit(&format!("{}\n", document(value, run.as_ref())))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 #[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Plan and machine code")]
 pub struct PlanArgs {
     /// Print the plan: what runs each step, where its result lies, and how each matrix product is done
     #[arg(long)]

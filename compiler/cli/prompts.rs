@@ -5,11 +5,10 @@
 //! prompt. A text that fails is said and leaves the others alone.
 
 use crate::bar::Bar;
-use crate::output::{emit, status};
+use crate::output::{emit, emit_json_line, status};
 use snnc::evaluate::logits_of;
 use snnc::generate::{PromptJson, Request, Stopped, Writing, prompt_ids, slides, start_tokens};
 use snnc::progress::Progress;
-use snnc::schema::document;
 use snnc::tokens::Tokens;
 use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
@@ -262,8 +261,9 @@ impl<'a> Prompts<'a> {
     fn show(&mut self, prompts: &[Prompt<'_>]) -> Result<(), Diagnostics> {
         while let Some(done) = self.done.get_mut(self.shown).and_then(Option::take) {
             let prompt = &prompts[self.shown];
-            let text = if self.setting.json { as_json(prompt, &done) } else { as_text(prompt, &done) };
-            self.bar.suspend(|| emit(&text))?;
+            let json = self.setting.json;
+            let show = || if json { emit_json_line(&as_json(prompt, &done)) } else { emit(&as_text(prompt, &done)) };
+            self.bar.suspend(show)?;
             self.shown += 1;
         }
         Ok(())
@@ -284,10 +284,9 @@ impl<'a> Prompts<'a> {
     }
 }
 
-fn as_json(prompt: &Prompt<'_>, done: &Written) -> String {
+fn as_json(prompt: &Prompt<'_>, done: &Written) -> PromptJson {
     let stopped = done.stopped.map_or("error", Stopped::name);
-    let line = PromptJson { prompt: prompt.text.into(), text: done.text.clone(), tokens: done.tokens, stopped };
-    format!("{}\n", document(&line))
+    PromptJson { prompt: prompt.text.into(), text: done.text.clone(), tokens: done.tokens, stopped }
 }
 
 /// A heading with the line's number and the prompt, then what continues it.

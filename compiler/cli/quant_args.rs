@@ -11,6 +11,7 @@ use snnc_passes::options::{FirstToken, PHASES, QuantOptions, Rotate, Rounding, T
 
 /// Levels and their spelling, site by site.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Conversion")]
 pub struct QuantArgs {
     /// A point of the measured front of fidelity and energy, instead of --timesteps (docs/quality.md)
     #[arg(long, value_enum, conflicts_with = "timesteps")]

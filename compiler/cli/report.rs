@@ -18,35 +18,35 @@ use std::path::{Path, PathBuf};
 pub struct Shown {
     /// The .snn file
     model: PathBuf,
-    /// Text, or .npy file of token ids, to run. Without it the report shows only the program itself
-    #[arg(long, value_name = "FILE")]
-    text: Option<PathBuf>,
-    #[command(flatten)]
-    start: StartArgs,
-    /// Tokens to run from the start of the text, at most the context's length; or a .npy file of token ids, as for --text
-    #[arg(long, value_name = "N|FILE.npy", default_value = "128", value_parser = shown_tokens)]
-    tokens: ShownTokens,
     /// The ONNX file or folder that the program was compiled from.
     ///
     /// It adds the dense network's predictions and the IR after every pass.
     #[arg(long, value_name = "MODEL.onnx")]
     reference: Option<PathBuf>,
+    /// Text, or .npy file of token ids, to run. Without it the report shows only the program itself
+    #[arg(long, value_name = "FILE", help_heading = "Text")]
+    text: Option<PathBuf>,
+    /// Tokens to run from the start of the text, at most the context's length; or a .npy file of token ids, as for --text
+    #[arg(long, value_name = "N|FILE.npy", default_value = "128", value_parser = shown_tokens, help_heading = "Text")]
+    tokens: ShownTokens,
     /// Measure what every site loses, by cause. This runs the network some hundred times on the text
-    #[arg(long, requires = "reference")]
+    #[arg(long, requires = "reference", help_heading = "More to measure")]
     ledger: bool,
     /// Tokens that the ledger runs on [default: 2048; fewer for large networks]
-    #[arg(long, value_name = "N", requires = "ledger", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", requires = "ledger", value_parser = clap::value_parser!(u32).range(1..), help_heading = "More to measure")]
     ledger_tokens: Option<u32>,
     /// A built-in price list, or a TOML file with one; repeatable [default: all built-in lists]
-    #[arg(long, value_name = "NAME|FILE.toml")]
+    #[arg(long, value_name = "NAME|FILE.toml", help_heading = "Prices")]
     prices: Vec<String>,
+    /// Threads; the report does not depend on them [default: all cores]
+    #[arg(short = 't', long, value_name = "N", value_parser = threads, help_heading = "Engine")]
+    threads: Option<usize>,
+    #[command(flatten)]
+    start: StartArgs,
     #[command(flatten)]
     onnx: OnnxArgs,
     #[command(flatten)]
     engine: WhichEngine,
-    /// Threads; the report does not depend on them [default: all cores]
-    #[arg(short = 't', long, value_name = "N", value_parser = threads)]
-    threads: Option<usize>,
 }
 
 /// Tokens of a run.
@@ -78,11 +78,11 @@ fn shown_tokens(text: &str) -> Result<ShownTokens, String> {
 
 The page is one file. It opens in any browser, without a network.")]
 pub struct ReportCommand {
-    #[command(flatten)]
-    shown: Shown,
     /// Output file [default: the program's name with .html, in the current folder]
     #[arg(short, long, value_name = "FILE.html")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 impl ReportCommand {

@@ -19,6 +19,9 @@ use std::path::PathBuf;
 
 /// Continue a text with a .snn program, or with the dense network of an ONNX file or a folder
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  snnc run model.snn -p 'Once upon a time' -n 40 --temp 0.8 -s 17
+  snnc run model.snn --prompts prompts.txt --json > texts.jsonl")]
 pub struct RunCommand {
     /// The .snn or .onnx file
     model: PathBuf,
@@ -37,11 +40,11 @@ pub struct RunCommand {
     /// Most tokens to write per prompt; -1 writes until the text or the context ends
     #[arg(short = 'n', long, value_name = "N", default_value = "40", value_parser = most_tokens, allow_negative_numbers = true)]
     max_new_tokens: MostTokens,
-    #[command(flatten)]
-    end: EndArgs,
     /// Read the names of special tokens in a prompt, such as <|im_start|>, as plain text
     #[arg(long)]
     plain: bool,
+    #[command(flatten)]
+    end: EndArgs,
     #[command(flatten)]
     start: StartArgs,
     #[command(flatten)]

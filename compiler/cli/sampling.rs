@@ -10,6 +10,7 @@ use snnc_runtime::{SampleOptions, sequence_bytes};
 
 /// How tokens are chosen.
 #[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Sampling")]
 pub struct SampleArgs {
     /// Sampling temperature. 0 takes the likeliest token; higher values are more varied
     #[arg(long, visible_alias = "temp", default_value_t = 0.0, value_parser = at_least_zero)]
@@ -44,6 +45,7 @@ impl SampleArgs {
 
 /// Where a text ends.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "End of a text")]
 pub struct EndArgs {
     /// Stop before this text
     #[arg(long, value_name = "TEXT")]

@@ -29,6 +29,8 @@ impl CompletionsCommand {
 
 /// Write man pages: one of the command, and one of each subcommand
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  snnc man -o ~/.local/share/man/man1")]
 pub struct ManCommand {
     /// The folder to write them to; it is made where it is not there
     #[arg(short, long, value_name = "DIR", default_value = "man")]

@@ -19,6 +19,9 @@ use std::path::PathBuf;
 
 /// Print the IR of a .snn program, or of an ONNX file or a folder up to a pass
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  snnc show model.onnx --until quantise --diff
+  snnc show model.snn --emit asm")]
 pub struct ShowCommand {
     /// The .snn or .onnx file, or a folder with a network
     model: PathBuf,
@@ -30,16 +33,16 @@ pub struct ShowCommand {
     /// Show what the last pass changed
     #[arg(long, conflicts_with = "PlanArgs")]
     diff: bool,
+    /// Costs of reading weight rows on this machine, from `snnc bench --measure-kernel-costs`
+    #[arg(long, value_name = "FILE", requires = "PlanArgs", help_heading = "Engine")]
+    kernel_costs: Option<PathBuf>,
+    /// Plan the program that runs every timestep, spike by spike
+    #[arg(long, requires = "PlanArgs", help_heading = "Engine")]
+    stepped: bool,
     #[command(flatten)]
     onnx: OnnxArgs,
     #[command(flatten)]
     plan: PlanArgs,
-    /// Plan the program that runs every timestep, spike by spike
-    #[arg(long, requires = "PlanArgs")]
-    stepped: bool,
-    /// Costs of reading weight rows on this machine, from `snnc bench --measure-kernel-costs`
-    #[arg(long, value_name = "FILE", requires = "PlanArgs")]
-    kernel_costs: Option<PathBuf>,
 }
 
 impl ShowCommand {

@@ -2,13 +2,12 @@
 
 use crate::args::{OnnxArgs, StartArgs, share, text_or_ids, threads};
 use crate::bar::{Bar, listen};
-use crate::output::{emit, status};
+use crate::output::{emit_json_line, status};
 use clap::error::ErrorKind;
 use clap::{Args, ValueEnum};
 use snnc::file_use::FileUse;
 use snnc::front::OnnxOptions;
 use snnc::model::threads_or_all;
-use snnc::schema::document;
 use snnc::train::events::TrainEvent;
 use snnc::train::run::MINUTES;
 use snnc::train::{Outcome, TrainLength, TrainOptions, train};
@@ -20,24 +19,18 @@ use std::time::Duration;
 
 /// Train a compiled program to predict like the dense network it came from
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  snnc compile model.onnx --attention linear -o linear.snn
+  snnc train linear.snn --reference model.onnx --text train.txt --minutes 30 -o trained.snn")]
 pub struct TrainCommand {
     /// The .snn file
     program: PathBuf,
-    /// Text to train on
-    #[arg(long, value_name = "FILE", required_unless_present = "tokens")]
-    text: Option<PathBuf>,
-    /// Token ids instead of a text: a .npy file of integers, [n] or [texts, n]. They are run as they are
-    #[arg(long, value_name = "FILE.npy", conflicts_with = "text")]
-    tokens: Option<PathBuf>,
     /// The ONNX file or folder that the program was compiled from. The program learns its predictions
     #[arg(long, value_name = "MODEL.onnx")]
     reference: PathBuf,
     /// Output file
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Text, or .npy file of token ids, to validate on [default: the last twentieth of --text, which is then not trained on]
-    #[arg(long, value_name = "FILE")]
-    validate: Option<PathBuf>,
     /// Parameters to train: `ssa`, `thresholds`, `lora:R` or `all`.
     ///
     /// `ssa` trains the weights, maps, thresholds and half-lives of attention.
@@ -45,69 +38,78 @@ pub struct TrainCommand {
     /// `lora:R` adds to these a product of rank R beside every weight.
     #[arg(long, value_name = "WHAT", default_value = "ssa", value_parser = parameters)]
     parameters: Parameters,
-    /// Loss: `kl`, `ce` or `transfer`.
-    ///
-    /// `kl` is the divergence from the reference's predictions. `ce` is the cross-entropy of the text.
-    /// `transfer` is the error of every block, given the reference's input to it. Use it as a start before `kl`.
-    #[arg(long, value_enum, default_value = "kl")]
-    loss: LossName,
-    /// Surrogate for the derivative of a spike: arctan, fast_sigmoid, triangle or rectangle
-    #[arg(long, value_name = "NAME", default_value = "arctan", value_parser = surrogate)]
-    surrogate: Surrogate,
-    #[command(flatten)]
-    start: StartArgs,
-    /// Minutes to train. They are converted to a number of steps at the start
-    #[arg(long, value_name = "N", conflicts_with = "steps", value_parser = minutes)]
-    minutes: Option<f64>,
-    /// Steps to train. [default: as many as 10 minutes hold]
-    ///
-    /// 0 trains nothing, for --hybrid on a program that was trained before.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=STEPS_MAX))]
-    steps: Option<u64>,
-    /// Windows of text per step
-    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    batch: u32,
-    /// Tokens per window [default: the context's length, at most 1024]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
-    window_tokens: Option<u32>,
-    /// Peak learning rate [default: 0.002 for `ssa` and `thresholds`, otherwise 0.001]
-    #[arg(long, value_name = "RATE", value_parser = rate)]
-    rate: Option<f32>,
-    /// Weight decay of AdamW, as a share of the learning rate
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = decay)]
-    weight_decay: f32,
-    /// Largest norm of a step's gradients; larger ones are scaled down
-    #[arg(long, value_name = "NORM", default_value_t = 1.0, value_parser = norm)]
-    clip: f32,
-    /// Steps until the learning rate is at its peak
-    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=STEPS_MAX))]
-    warm_up: u64,
-    /// Seed of the places that windows are taken from
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
-    /// Resume from the checkpoint beside the output
-    #[arg(long)]
-    resume: bool,
-    /// Begin anew although there is a checkpoint beside the output; what it holds is lost
-    #[arg(long, conflicts_with = "resume")]
-    restart: bool,
-    /// Seconds between checkpoints
-    #[arg(long, value_name = "N", default_value_t = 60)]
-    checkpoint_seconds: u64,
     /// Budget for a hybrid of trained layers and layers with `ttfs` attention.
     ///
     /// After training, layers that lose most return to `ttfs`, until perplexity is within this budget of the dense network's.
     #[arg(long, value_name = "perplexity+2%", value_parser = hybrid_budget)]
     hybrid: Option<f64>,
-    /// Windows to validate on
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
-    validation_windows: u32,
     /// Print one line of JSON per step and per validation
     #[arg(long)]
     json: bool,
+    /// Text to train on
+    #[arg(long, value_name = "FILE", required_unless_present = "tokens", help_heading = "Text")]
+    text: Option<PathBuf>,
+    /// Token ids instead of a text: a .npy file of integers, [n] or [texts, n]. They are run as they are
+    #[arg(long, value_name = "FILE.npy", conflicts_with = "text", help_heading = "Text")]
+    tokens: Option<PathBuf>,
+    /// Text, or .npy file of token ids, to validate on [default: the last twentieth of --text, which is then not trained on]
+    #[arg(long, value_name = "FILE", help_heading = "Text")]
+    validate: Option<PathBuf>,
+    /// Loss: `kl`, `ce` or `transfer`.
+    ///
+    /// `kl` is the divergence from the reference's predictions. `ce` is the cross-entropy of the text.
+    /// `transfer` is the error of every block, given the reference's input to it. Use it as a start before `kl`.
+    #[arg(long, value_enum, default_value = "kl", help_heading = "Optimiser")]
+    loss: LossName,
+    /// Surrogate for the derivative of a spike: arctan, fast_sigmoid, triangle or rectangle
+    #[arg(long, value_name = "NAME", default_value = "arctan", value_parser = surrogate, help_heading = "Optimiser")]
+    surrogate: Surrogate,
+    /// Minutes to train. They are converted to a number of steps at the start
+    #[arg(long, value_name = "N", conflicts_with = "steps", value_parser = minutes, help_heading = "Optimiser")]
+    minutes: Option<f64>,
+    /// Steps to train. [default: as many as 10 minutes hold]
+    ///
+    /// 0 trains nothing, for --hybrid on a program that was trained before.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=STEPS_MAX), help_heading = "Optimiser")]
+    steps: Option<u64>,
+    /// Windows of text per step
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=65536), help_heading = "Optimiser")]
+    batch: u32,
+    /// Tokens per window [default: the context's length, at most 1024]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..), help_heading = "Text")]
+    window_tokens: Option<u32>,
+    /// Peak learning rate [default: 0.002 for `ssa` and `thresholds`, otherwise 0.001]
+    #[arg(long, value_name = "RATE", value_parser = rate, help_heading = "Optimiser")]
+    rate: Option<f32>,
+    /// Weight decay of AdamW, as a share of the learning rate
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = decay, help_heading = "Optimiser")]
+    weight_decay: f32,
+    /// Largest norm of a step's gradients; larger ones are scaled down
+    #[arg(long, value_name = "NORM", default_value_t = 1.0, value_parser = norm, help_heading = "Optimiser")]
+    clip: f32,
+    /// Steps until the learning rate is at its peak
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=STEPS_MAX), help_heading = "Optimiser")]
+    warm_up: u64,
+    /// Seed of the places that windows are taken from
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Optimiser")]
+    seed: u64,
+    /// Resume from the checkpoint beside the output
+    #[arg(long, help_heading = "Checkpoints")]
+    resume: bool,
+    /// Begin anew although there is a checkpoint beside the output; what it holds is lost
+    #[arg(long, conflicts_with = "resume", help_heading = "Checkpoints")]
+    restart: bool,
+    /// Seconds between checkpoints
+    #[arg(long, value_name = "N", default_value_t = 60, help_heading = "Checkpoints")]
+    checkpoint_seconds: u64,
+    /// Windows to validate on
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Text")]
+    validation_windows: u32,
     /// Threads; the result does not depend on them
-    #[arg(short = 't', long, value_name = "N", value_parser = threads)]
+    #[arg(short = 't', long, value_name = "N", value_parser = threads, help_heading = "Engine")]
     threads: Option<usize>,
+    #[command(flatten)]
+    start: StartArgs,
     #[command(flatten)]
     onnx: OnnxArgs,
 }
@@ -193,7 +195,7 @@ impl TrainCommand {
         let bar = Bar::default();
         let mut watch = |event: &TrainEvent| {
             if self.json {
-                return bar.suspend(|| emit(&format!("{}\n", document(event))));
+                return bar.suspend(|| emit_json_line(event));
             }
             event.words().iter().for_each(|words| bar.suspend(|| status(words)));
             Ok(())

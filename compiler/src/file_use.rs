@@ -85,6 +85,16 @@ impl FileUse {
         !self.outputs.is_empty()
     }
 
+    /// The files that it reads, each with what it is to the command; those beside a model that are not there as well.
+    pub fn inputs(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.inputs.iter().map(|file| (file.role.as_str(), file.path.as_path()))
+    }
+
+    /// The files that it writes, each with the option that names it.
+    pub fn outputs(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.outputs.iter().map(|file| (file.role.as_str(), file.path.as_path()))
+    }
+
     /// All files, inputs first.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.inputs.iter().chain(&self.outputs).map(|file| file.path.as_path())

@@ -31,7 +31,10 @@ pub enum DenseModel {
 }
 
 fn trouble(path: &Path, what: &str, error: &io::Error) -> Diagnostic {
-    Diagnostic::new(path.display().to_string(), format!("{what}: {error}")).code(ErrorCode::FILE)
+    let text = error.to_string();
+    // An error of a temporary file names that file, which nobody knows.
+    let cause = text.split_once(" at path ").map_or(text.as_str(), |(cause, _)| cause);
+    Diagnostic::new(path.display().to_string(), format!("{what}: {cause}")).code(ErrorCode::FILE)
 }
 
 /// Reads a model. The kind is told by content: a `.snn` begins with `SNNC`.

@@ -173,7 +173,7 @@ pub fn ledger<'a>(
     }
     let start = first_token::rows(tensor, &calibration.starts)?.map(Arc::new);
     let graphs = |probe: &Probe| probe_graph(tensor, calibration, start.as_ref(), &places, probe);
-    let damages = damages(tensor, &probes, &graphs, ids, windows, workers.into())?;
+    let damages = damages(tensor, &probes, &graphs, &|_, _| Ok(()), ids, windows, workers.into())?;
     let mut entries: Vec<Entry> = places
         .iter()
         .map(|place| Entry {
@@ -417,13 +417,15 @@ fn softmax_only(tensor: &Graph, whole: &QuantPlan, attention: Value, quant_plan:
 }
 
 /// What the network of every probe loses against the dense one, in nats per token. The result does not depend on `threads`.
+/// `found` is told of each as soon as it is known, in any order.
 ///
 /// # Errors
-/// The text is too short; a network cannot be run.
+/// The text is too short; a network cannot be run; `found` fails.
 pub fn damages<P: Sync>(
     tensor: &Graph,
     probes: &[P],
     graph_of: &(dyn Fn(&P) -> Result<Graph, Diagnostics> + Sync),
+    found: &(dyn Fn(&P, f64) -> Result<(), Diagnostic> + Sync),
     ids: &[u32],
     windows: &[Range<usize>],
     workers: Workers<'_>,
@@ -454,8 +456,10 @@ pub fn damages<P: Sync>(
                 }
             }
         }
+        let damage = damage / tokens as f64;
+        found(probe, damage)?;
         workers.progress.advance(1);
-        Ok(damage / tokens as f64)
+        Ok(damage)
     };
     let (damages, _) = map_in_order(workers, probes, || Ok(()), work)?;
     workers.progress.end();

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
 use snnc_ir::events::Events;
-use snnc_ir::op::{DenseOp, LevelOp, SpikeOp};
+use snnc_ir::op::{ArrayOp, Binary, DenseOp, LevelOp, SpikeOp};
 use snnc_ir::site::Site;
 use snnc_ir::state::neuron_of;
 use snnc_ir::types::Elem;
@@ -209,6 +209,31 @@ fn features(graph: &Graph) -> HashSet<Value> {
     found
 }
 
+/// Places that a line of warnings names at most.
+const PLACES_MOST: usize = 4;
+
+/// A line per kind of warning: the first one, and where else it holds.
+pub fn lines(lints: &[Lint]) -> Vec<String> {
+    let mut kinds: Vec<LintKind> = Vec::new();
+    for lint in lints {
+        if !kinds.contains(&lint.kind) {
+            kinds.push(lint.kind);
+        }
+    }
+    let line = |kind: LintKind| {
+        let mut all = lints.iter().filter(|lint| lint.kind == kind);
+        let first = all.next().map_or(String::new(), Lint::words);
+        let others: Vec<&str> = all.map(|lint| lint.place.as_str()).collect();
+        let named = others[..others.len().min(PLACES_MOST)].join(", ");
+        match others.len() {
+            0 => first,
+            1..=PLACES_MOST => format!("{first} (so are {named})"),
+            more => format!("{first} (so are {named} and {} more)", more - PLACES_MOST),
+        }
+    };
+    kinds.into_iter().map(line).collect()
+}
+
 /// A layer below this share of driven work is worth a warning.
 const COVERAGE_LEAST: f64 = 0.95;
 
@@ -277,6 +302,10 @@ fn neuron_lints(
     if did.spikes == 0 {
         add(LintKind::Silent, &name, format!("{width} neurons never fired ({})", graph.origin(value)));
     }
+    // A per-token threshold is the token's largest magnitude: one neuron reaches the largest level, and none is clipped.
+    if has_token_threshold(graph, value) {
+        return;
+    }
     let share = did.saturated as f64 / (width * tokens).max(1) as f64;
     let usual = usual_saturation(section, &name);
     if share > SATURATED_MOST && share > SATURATED_TIMES * usual {
@@ -288,6 +317,15 @@ fn neuron_lints(
         );
         add(LintKind::Saturated, &name, message);
     }
+}
+
+/// Whether neurons read shares of their token's largest magnitude.
+fn has_token_threshold(graph: &Graph, neuron: Value) -> bool {
+    let read = graph.node(neuron).args.first().map(|&x| graph.node(x));
+    read.is_some_and(|read| {
+        read.op == Op::Array(ArrayOp::Binary(Binary::Div))
+            && read.args.get(1).is_some_and(|&by| graph.node(by).op == Op::Level(LevelOp::RowMaxAbs))
+    })
 }
 
 /// The site that a neuron layer codes: `h.0.mlp.hidden`.

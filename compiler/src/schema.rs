@@ -8,6 +8,7 @@ use crate::energy::json::EnergyJson;
 use crate::eval_report::{EvalJson, EvalsJson};
 use crate::generate::PromptJson;
 use crate::report::Report;
+use crate::run_record::RunRecord;
 use crate::train::events::TrainEvent;
 use crate::tune::run::TuneJson;
 use schemars::JsonSchema;
@@ -59,12 +60,14 @@ fn tag<T: Documented>() -> String {
     format!("snnc.{}.v{VERSION}", T::NAME)
 }
 
-/// A value as JSON with the name of its schema as the first key.
-pub fn document<T: Documented>(value: &T) -> Json {
+/// A value as JSON with the name of its schema as the first key, and what run it is of as the second. Of a stream of documents
+/// only the first says what run it is of.
+pub fn document<T: Documented>(value: &T, run: Option<&RunRecord>) -> Json {
     let body = serde_json::to_value(value).unwrap_or_default();
     let schema = std::iter::once(("schema".to_string(), Json::from(tag::<T>())));
+    let run = run.map(|run| ("run".to_string(), serde_json::to_value(run).unwrap_or_default()));
     match body {
-        Json::Object(body) => Json::Object(schema.chain(body).collect()),
+        Json::Object(body) => Json::Object(schema.chain(run).chain(body).collect()),
         other => other,
     }
 }
@@ -75,10 +78,22 @@ fn schema<T: Documented>() -> Json {
     schema["$id"] = Json::from(tag::<T>());
     // Every document says which it is; so does every alternative of one.
     let constant = serde_json::json!({ "const": tag::<T>() });
+    // What the record of a run is made of stands beside what the document is made of.
+    let mut run = schemars::schema_for!(RunRecord).to_value();
+    let parts = run.as_object_mut().and_then(|run| run.remove("$defs"));
+    if let Some(Json::Object(run)) = Some(&mut run) {
+        run.remove("$schema");
+        run.remove("title");
+    }
+    if let (Some(Json::Object(parts)), Some(whole)) = (parts, schema.as_object_mut()) {
+        let known = whole.entry("$defs").or_insert_with(|| Json::Object(Map::new()));
+        known.as_object_mut().into_iter().for_each(|known| known.extend(parts.clone()));
+    }
     let add = |schema: &mut Json| {
         if let Some(Json::Object(properties)) = schema.get_mut("properties") {
             let known = std::mem::take(properties);
-            *properties = std::iter::once(("schema".to_string(), constant.clone())).chain(known).collect::<Map<_, _>>();
+            let first = [("schema".to_string(), constant.clone()), ("run".to_string(), run.clone())];
+            *properties = first.into_iter().chain(known).collect::<Map<_, _>>();
         }
         if let Some(Json::Array(required)) = schema.get_mut("required") {
             required.insert(0, Json::from("schema"));

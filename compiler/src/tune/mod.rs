@@ -1,5 +1,6 @@
 //! Timesteps site by site: the cheapest that stay within a budget of perplexity.
 
+pub mod journal;
 pub mod run;
 pub mod search;
 

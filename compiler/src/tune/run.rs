@@ -1,5 +1,6 @@
 //! A tuning run from files: the front of what can be had, and the cheapest point within a budget.
 
+use super::journal::Journal;
 use super::search::{Allocation, Candidate, Goal, Point, TIMESTEPS, Tuner};
 use crate::calibrate::{calibrate, calibrate_with_moments, moment_tokens};
 use crate::convert;
@@ -15,9 +16,9 @@ use crate::tokens::Tokens;
 use crate::tokens::start::StartChoice;
 use schemars::JsonSchema;
 use serde::Serialize;
-use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::{Diagnostic, Graph, text};
 use snnc_passes::levels::Levels;
 use snnc_passes::moments::SiteMoments;
 use snnc_passes::options::{QuantOptions, Rotate, Rounding};
@@ -25,6 +26,7 @@ use snnc_runtime::{Options, Program};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use xxhash_rust::xxh3::Xxh3;
 
 /// What a tuning run is told.
 #[derive(Clone, Debug)]
@@ -51,6 +53,8 @@ pub struct TuneOptions {
     pub probe_tokens: Option<usize>,
     /// Threads; the result does not depend on them.
     pub threads: usize,
+    /// A file that keeps every measurement; a run goes on from those that it holds.
+    pub journal: Option<PathBuf>,
 }
 
 impl TuneOptions {
@@ -68,6 +72,7 @@ impl TuneOptions {
             calibration_tokens: None,
             probe_tokens: None,
             threads: crate::model::threads_or_all(None),
+            journal: None,
         }
     }
 
@@ -155,20 +160,35 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
     let goal = options.goal();
     let quant = QuantOptions { zero_point: goal.zero_point(), ..QuantOptions::uniform(Levels::default()) };
     let rotated = rotation::rotated(tensor, &quant, &windows, &[], workers, &mut |_, _, _| {})?;
-    let base = QuantOptions { rotate: rotated.choice(Rotate::default()), ..quant };
+    // Whoever follows the points' options is to rotate what was measured, or nothing.
+    let base = QuantOptions { rotate: Rotate::These(rotated.rotations), ..quant };
     let tensor = rotated.tensor;
     let workers = Workers { threads: options.threads, progress };
     let (seen, moments) = match base.rounding {
         Rounding::Compensated => calibrate_with_moments(&tensor, &windows, &[], moment_tokens(false), workers)?,
         Rounding::Nearest => (calibrate(&tensor, &windows, &[], workers)?, SiteMoments::new()),
     };
+    let probe_tokens = options.probe_tokens.unwrap_or_else(|| ledger::tokens(&tensor));
+    let journal = match &options.journal {
+        Some(path) => {
+            let sample: Vec<&[u32]> = windows.iter().map(|window| &window[..]).collect();
+            let identity = identity(&tensor, &(&text.ids, &ranges, sample), &base, (goal, probe_tokens));
+            let journal = Journal::open(path, &identity)?;
+            if journal.count() > 0 {
+                progress.status(&format!("{}: {} measurements are known", path.display(), journal.count()));
+            }
+            journal
+        }
+        None => Journal::default(),
+    };
     let tuner = Tuner {
+        journal: &journal,
         tensor: &tensor,
         seen: &seen,
         moments: &Arc::new(moments),
         ids: &text.ids,
         ranges: &ranges,
-        probe_tokens: options.probe_tokens.unwrap_or_else(|| ledger::tokens(&tensor)),
+        probe_tokens,
         threads: options.threads,
         progress,
         base,
@@ -181,7 +201,22 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
         Budget::Timesteps(steps) => within(&tuner, &dense, &front, steps)?,
     };
     points.sort_by(|a, b| a.increase.total_cmp(&b.increase));
+    points.dedup_by_key(|point| spelled(&point.options));
     Ok(Tuned { budget: options.budget, goal, chosen, points })
+}
+
+/// What the measurements of a run depend on, as a hash: the network, the texts and the options. Threads are no part of it, and neither
+/// is the budget.
+fn identity(
+    tensor: &Graph,
+    texts: &impl fmt::Debug,
+    base: &QuantOptions,
+    (goal, probe_tokens): (Goal, usize),
+) -> String {
+    let mut hash = Xxh3::new();
+    hash.update(text::print(tensor).as_bytes());
+    hash.update(format!("{texts:?} {} {base:?} {goal:?} {probe_tokens}", env!("CARGO_PKG_VERSION")).as_bytes());
+    format!("{:016x}", hash.digest())
 }
 
 /// Measured points of the front, and the cheapest that keeps a budget of perplexity.

@@ -5,13 +5,15 @@
 //! front of damage and cost, one site and one change at a time. Points of that front are then converted and measured;
 //! the budget is kept by what was measured, never by what was predicted.
 
+use super::journal::Journal;
 use crate::energy::{self, Block, Phase, PriceList, Setting};
 use crate::evaluate::{NeuronTotals, TextEvaluation, Window, evaluate_programs};
 use crate::ledger::damages;
 use crate::parallel::side_by_side;
 use crate::progress::{Progress, Workers};
+use crate::quant_options::spelled;
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::{Graph, Value};
+use snnc_ir::{Diagnostic, Graph, Value};
 use snnc_passes::cost::{Form, Number, Part, fan_out};
 use snnc_passes::fit::{QuantParams, QuantPlan, fit};
 use snnc_passes::levels::Levels;
@@ -143,6 +145,8 @@ pub struct Tuner<'a> {
     pub threads: usize,
     /// Who watches.
     pub progress: &'a dyn Progress,
+    /// What was measured before.
+    pub journal: &'a Journal,
     /// The options that all points share.
     pub base: QuantOptions,
 }
@@ -186,7 +190,16 @@ impl Tuner<'_> {
             quantise(self.tensor, &Context { quant_plan, ..Context::default() })
         };
         let windows = self.probe_windows();
-        let losses = damages(self.tensor, &choices, &graph_of, self.ids, &windows, self.workers())?;
+        let unknown: Vec<(usize, usize)> =
+            choices.iter().copied().filter(|&choice| self.journal.probe(choice).is_none()).collect();
+        let keep = |&choice: &(usize, usize), loss: f64| self.journal.keep_probe(choice, loss);
+        let measured = match unknown.is_empty() {
+            true => Vec::new(),
+            false => damages(self.tensor, &unknown, &graph_of, &keep, self.ids, &windows, self.workers())?,
+        };
+        let mut measured = measured.into_iter();
+        let losses: Vec<f64> =
+            choices.iter().filter_map(|&choice| self.journal.probe(choice).or_else(|| measured.next())).collect();
         let cost = |&(site, choice): &(usize, usize)| {
             let value = sites[site].value;
             let fit = by_steps[choice].sites[&value].as_ref();
@@ -238,23 +251,40 @@ impl Tuner<'_> {
     /// One cannot be run.
     pub fn measure(&self, dense: &Arc<Program>, wanted: &[Candidate<'_>]) -> Result<Vec<Point>, Diagnostics> {
         let options: Vec<QuantOptions> = wanted.iter().map(|wanted| self.options_for(*wanted)).collect();
-        self.progress.begin("converting", wanted.len() as u64);
-        let mut programs = Vec::with_capacity(wanted.len());
-        for options in &options {
+        let unknown: Vec<QuantOptions> =
+            options.iter().filter(|options| self.journal.point(&spelled(options)).is_none()).cloned().collect();
+        self.measure_unknown(dense, unknown)?;
+        let known = |(options, wanted): (&QuantOptions, &Candidate<'_>)| {
+            let point = Point { options: options.clone(), ..self.journal.point(&spelled(options))? };
+            Some(match wanted {
+                Candidate::Allocated(allocation) => Point { allocation: Some((*allocation).clone()), ..point },
+                Candidate::Uniform(_) => point,
+            })
+        };
+        let points: Vec<Point> = options.iter().zip(wanted).filter_map(known).collect();
+        if points.len() < wanted.len() {
+            return Err(Diagnostic::new("", "an allocation is spelled by options that cannot be read back").into());
+        }
+        Ok(points)
+    }
+
+    /// Converts and measures, and keeps what was found.
+    fn measure_unknown(&self, dense: &Arc<Program>, all: Vec<QuantOptions>) -> Result<(), Diagnostics> {
+        if all.is_empty() {
+            return Ok(());
+        }
+        self.progress.begin("converting", all.len() as u64);
+        let mut programs = Vec::with_capacity(all.len());
+        for options in &all {
             programs.push(self.program(options)?);
             self.progress.advance(1);
         }
         self.progress.end();
         let done = evaluate_programs(&programs, Some(dense), self.ids, self.ranges, self.workers())?;
-        let measured = programs.iter().zip(&done).zip(options);
-        let points = measured.map(|((program, done), options)| point(program.graph(), done, options));
-        Ok(points
-            .zip(wanted)
-            .map(|(point, wanted)| match wanted {
-                Candidate::Allocated(allocation) => Point { allocation: Some((*allocation).clone()), ..point },
-                Candidate::Uniform(_) => point,
-            })
-            .collect())
+        for ((program, done), options) in programs.iter().zip(&done).zip(all) {
+            self.journal.keep_point(&point(program.graph(), done, options))?;
+        }
+        Ok(())
     }
 
     fn options_for(&self, wanted: Candidate<'_>) -> QuantOptions {
