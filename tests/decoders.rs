@@ -290,6 +290,7 @@ fn timesteps_are_tuned() {
     let two = Cut { length: None, stride: None, windows: 2 };
     let ranges = cut(ids.len() - 1, tensor.context as usize, two);
     let tuner = Tuner {
+        journal: &Default::default(),
         tensor: &tensor,
         seen: &seen,
         moments: &Default::default(),

@@ -62,7 +62,7 @@ fn together_they_are_what_they_are_alone() {
         for ((name, alone), program) in names.iter().zip(&alone).zip(programs) {
             let (mut alone, mut program) = (alone.clone(), program.clone());
             assert_eq!(program.as_object_mut().unwrap().remove("program"), Some(Json::from(*name)));
-            alone.as_object_mut().unwrap().remove("schema");
+            alone.as_object_mut().unwrap().retain(|key, _| key != "schema" && key != "run");
             assert_eq!(program, alone, "{name} on {threads} threads");
         }
     }
@@ -85,7 +85,7 @@ fn gates_name_the_program() {
     let output = call(at, &[&["eval", "seven.snn", "three.snn"][..], &REFERENCE, &gates].concat());
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
-    assert!(said.contains("three.snn: failed: top-1 agreement") && !said.contains("seven.snn: failed"), "{said}");
+    assert!(said.contains("failed: three.snn: top-1 agreement") && !said.contains("failed: seven.snn"), "{said}");
 }
 
 /// What cannot be compared is refused by its name.
@@ -128,7 +128,6 @@ fn the_demo_and_the_summary_of_energy_fit_one_screen() {
     assert!(fs::read_to_string(page).unwrap().contains("</html>"));
     let full = printed(folder.path(), &["energy", "seven.snn", "--full"]);
     assert!(full.contains("Sensitivity") && full.lines().count() > 100, "{full}");
-    assert!(!call(folder.path(), &["energy", "seven.snn", "--full", "--json"]).status.success());
     let told = call(folder.path(), &["demo", "--model", "nowhere"]);
     assert!(!told.status.success() && String::from_utf8_lossy(&told.stderr).contains("nowhere"));
 }

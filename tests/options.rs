@@ -18,7 +18,7 @@ const VALUES: [&str; 6] = ["0", "-1", "1e30", "NaN", "inf", "1844674407370955161
 const MOST: Duration = Duration::from_secs(20);
 
 /// The commands and what they need; an option is left out where it is the one that is tried.
-const COMMANDS: [(&str, &[&str]); 17] = [
+const COMMANDS: [(&str, &[&str]); 18] = [
     ("check", &["model.onnx"]),
     ("compile", &["model.onnx", "--output=out.snn", "--calibration-tokens=64"]),
     ("run", &["m.snn", "--prompts=prompts.txt", "--max-new-tokens=4"]),
@@ -60,6 +60,7 @@ const COMMANDS: [(&str, &[&str]); 17] = [
             "--max-regress=1e9",
         ],
     ),
+    ("verify", &["run.json"]),
     ("demo", &[concat!("--model=", env!("CARGO_MANIFEST_DIR"), "/../examples/models/tales")]),
     ("completions", &["bash"]),
     ("man", &["--output=pages"]),
@@ -145,6 +146,7 @@ fn fixture(at: &Path) {
     run(&["compile", "model.onnx", "-o", "m.snn", "--calibration-tokens", "64"]);
     let bench = ["bench", "m.snn", "--prompts=4", "--depths=4", "--decoded=2", "--repeats=1", "--json"];
     fs::write(at.join("bench.json"), run(&bench)).unwrap();
+    fs::write(at.join("run.json"), run(&["check", "model.onnx", "--json"])).unwrap();
     fs::write(at.join("layer.ir"), include_str!("cases/quantise/activation.ir")).unwrap();
 }
 

@@ -252,6 +252,7 @@ fn the_front_trades_damage_for_cost() {
         tensor: &demo.tensor,
         seen: &seen,
         moments: &Default::default(),
+        journal: &Default::default(),
         ids: &demo.ids,
         ranges: &ranges,
         probe_tokens: 64,
