@@ -21,12 +21,19 @@ pub fn denied(sources: &Sources) -> Vec<Finding> {
         entries.iter().filter_map(word).collect()
     };
     let (licences, banned) = (words("licenses", "allow", None), words("bans", "deny", Some("crate")));
+    let exceptions = rules["licenses"]["exceptions"].as_array().expect("deny.toml: licenses.exceptions is a list");
+    // What is allowed for one crate alone, beside what is allowed for all.
+    let allowed_for = |name: &str| -> Vec<String> {
+        let own = exceptions.iter().filter(|exception| exception["crate"].as_str() == Some(name));
+        let own = own.filter_map(|exception| exception["allow"].as_array()).flatten();
+        licences.iter().cloned().chain(own.filter_map(|licence| licence.as_str()).map(str::to_string)).collect()
+    };
     let mut findings = Vec::new();
     for package in packages(sources) {
         let name = format!("{} {}", text_of(&package["name"]), text_of(&package["version"]));
         let mut add = |message: String| findings.push(Finding::new("deny.toml", 1, message));
         let licence = text_of(&package["license"]);
-        if !is_allowed(licence, &licences) {
+        if !is_allowed(licence, &allowed_for(text_of(&package["name"]))) {
             add(format!(
                 "{name} has the licence `{licence}`, which is not in the list: do without, or add it with its reason"
             ));
