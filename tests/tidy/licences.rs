@@ -122,5 +122,9 @@ fn files(package: &Json) -> Outcome<Vec<String>> {
     }
     let named = package["license_file"].as_str().map(|name| folder.join(name));
     paths.extend(named.filter(|path| path.is_file()));
-    paths.iter().filter(|path| path.is_file()).map(|path| Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())).collect()
+    paths
+        .iter()
+        .filter(|path| path.is_file())
+        .map(|path| Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned()))
+        .collect()
 }
