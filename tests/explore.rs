@@ -258,7 +258,7 @@ const CONTRAST: &str = r"(() => {
   const lum = ([r, g, b]) => .2126 * lin(r) + .7152 * lin(g) + .0722 * lin(b);
   const ground = e => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if (c.length === 3 || c[3] > .99) return c; } return [255, 255, 255]; };
   let least = { ratio: 21 };
-  const lines = [...document.querySelectorAll('.linked, .exact')].slice(0, 400), few = [...document.querySelectorAll('.lines')].flatMap(box => [...box.children].slice(0, 200));
+  const lines = [...document.querySelectorAll('.linked, .exact')].slice(0, 60), few = [...document.querySelectorAll('.lines')].flatMap(box => [...box.children].slice(0, 30));
   for (const top of [...lines, ...few, ...document.querySelectorAll('header, .about, .tools, .tabs, footer, h2')]) for (const e of [top, ...top.querySelectorAll('*')]) {
     const own = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
     if (!own || !e.checkVisibility() || e.closest('option')) continue;

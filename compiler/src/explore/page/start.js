@@ -19,10 +19,12 @@ const lineAt = target => {
   const column = box.id.slice('lines-'.length);
   return shown[column].lines[+node.id.slice(column.length + 1)] || null;
 };
-let pointed = null, waits = false;
-main.addEventListener('mouseover', event => {
-  const line = lineAt(event.target);
-  if (line === pointed) return;
+let pointed = null, waits = false, mouse = '';
+main.addEventListener('mousemove', event => {
+  // A column that scrolls below a mouse that rests makes events as well.
+  const now = event.clientX + ',' + event.clientY, line = lineAt(event.target);
+  if (now === mouse || line === pointed) { mouse = now; return; }
+  mouse = now;
   pointed = line;
   if (waits) return;
   waits = true;
@@ -31,7 +33,9 @@ main.addEventListener('mouseover', event => {
 main.addEventListener('mouseleave', () => { pointed = null; mark(chosen); });
 main.addEventListener('click', event => {
   const line = lineAt(event.target);
-  if (line) choose(line === chosen ? null : line);
+  if (!line) return;
+  pointed = null;
+  choose(line === chosen ? null : line);
 });
 
 /** Moves the choice within a column, and shows it. */
