@@ -4,7 +4,7 @@ use super::raster::{LayerRun, RASTER_BYTES, ReportLayer};
 use crate::evaluate::{CHUNK, TextEvaluation, logits_of};
 use crate::lints::name_of;
 use crate::progress::Progress;
-use crate::score::{Score, divergence, log_sum_exp, percentile_99, score_rows};
+use crate::score::{Intervals, Score, divergence, log_sum_exp, percentile_99, score_rows};
 use crate::tokens::Tokens;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -102,7 +102,7 @@ pub fn gather(
         None => None,
     };
     progress.begin("running", inputs as u64);
-    let (mut score, mut predictions) = (Score::default(), Vec::with_capacity(inputs));
+    let (mut scores, mut predictions) = (Vec::with_capacity(inputs), Vec::with_capacity(inputs));
     for start in (0..inputs).step_by(chunk) {
         let end = (start + chunk).min(inputs);
         let (now, next) = (&ids[start..end], &ids[start + 1..=end]);
@@ -115,12 +115,12 @@ pub fn gather(
             Some((beside, name)) => Some(beside.forward(now, Rows::All)?.f32(name).unwrap_or(&[])),
             None => None,
         };
-        score.add(&score_rows(logits, reference, next, 0, &mut Vec::new()));
         let width = logits.len() / now.len();
         for (i, &id) in next.iter().enumerate() {
             let row = |logits: &'_ [f32]| i * width..((i + 1) * width).min(logits.len());
             let own = &logits[row(logits)];
             let other = reference.map(|logits| &logits[row(logits)]);
+            scores.push(score_rows(own, other, &[id], 0, &mut Vec::new()));
             predictions.push(Prediction {
                 text: text_of(tokens, id)?,
                 id,
@@ -148,7 +148,10 @@ pub fn gather(
     }
     let kl_99 = percentile_99(predictions.iter().filter_map(|prediction| prediction.kl).collect());
     let (windows, events) = (1, session.events().to_vec());
-    let done = TextEvaluation { score, windows, events, run: inputs as u64, intervals: None, kl_99 };
+    let mut score = Score::default();
+    scores.iter().for_each(|token| score.add(token));
+    let intervals = Intervals::of(&scores, "tokens");
+    let done = TextEvaluation { score, windows, events, run: inputs as u64, intervals, kl_99 };
     Ok(Gathered { done, predictions, layers })
 }
 
