@@ -11,7 +11,7 @@ use snnc_ir::diagnostic::Diagnostics;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   snnc inspect model.snn
-  snnc inspect model.snn --text test.txt --against model.onnx
+  snnc inspect model.snn --text test.txt --reference model.onnx
   snnc inspect model.snn --text test.txt --json > run.json
 
 Colours are for terminals, and never where NO_COLOR is set.")]

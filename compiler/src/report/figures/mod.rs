@@ -26,7 +26,7 @@ pub use svg::{View, Words, inline, style, whole};
 
 use super::contents::Report;
 use crate::files;
-use crate::progress::Progress;
+use crate::progress::{Progress, cancelled};
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::Diagnostics;
 use std::collections::HashSet;
@@ -76,6 +76,9 @@ pub fn write(figures: &[Figure], folder: &Path, progress: &dyn Progress) -> Resu
         .map_err(|e| Diagnostic::new(folder.display().to_string(), format!("cannot be made a folder: {e}")))?;
     progress.begin("drawing", figures.len() as u64);
     for figure in figures {
+        if progress.is_cancelled() {
+            return Err(cancelled().into());
+        }
         let contents = [whole(figure, Words::Text).into_bytes(), png(figure)?, figure.table.csv().into_bytes()];
         for (path, bytes) in paths(figure, folder).iter().zip(contents) {
             files::write_whole(path, |out| out.write_all(&bytes))?;

@@ -162,9 +162,12 @@ fn by_token(report: &Report, tokens: usize) -> Figure {
             }
         }
     }
-    let axes = [Axis::places("token", 1, tokens), Axis::names("site", layers.iter().map(|layer| layer.site.clone()))];
+    let axes = [
+        Axis::places("token that is read, from 0", 0, tokens),
+        Axis::names("site", layers.iter().map(|layer| layer.site.clone())),
+    ];
     let head: Vec<String> =
-        ["site".to_string()].into_iter().chain((1..=tokens).map(|token| format!("token {token}, spikes"))).collect();
+        ["site".to_string()].into_iter().chain((0..tokens).map(|token| format!("token {token}, spikes"))).collect();
     let row = |layer: &ReportLayer| {
         [Cell::from(layer.site.as_str())].into_iter().chain(layer.by_token.iter().map(|&n| n.into())).collect()
     };
@@ -214,7 +217,7 @@ fn raster(report: &Report, tokens: usize) -> Option<Figure> {
                 let index = layer.raster.neurons[neuron];
                 rows.push(vec![
                     u64::from(index).into(),
-                    (token + 1).into(),
+                    token.into(),
                     (i32::from(t) + 1).into(),
                     spike.signum().into(),
                 ]);
@@ -223,11 +226,14 @@ fn raster(report: &Report, tokens: usize) -> Option<Figure> {
     }
     let places = tokens * usize::from(steps);
     let every = usize::max(1, tokens / 8);
-    let ticks = (0..tokens).step_by(every).map(|token| ((token * usize::from(steps)) as f64, (token + 1).to_string()));
+    let ticks = (0..tokens).step_by(every).map(|token| ((token * usize::from(steps)) as f64, token.to_string()));
     let labels = (0..neurons).step_by(usize::max(1, neurons / 8));
     let labels = labels.map(|i| (i as f64 + 0.5, layer.raster.neurons[i].to_string())).collect();
     let axes = [
-        Axis::new(&format!("token, of {steps} timesteps each"), Scale::Slots(places, ticks.collect())),
+        Axis::new(
+            &format!("token that is read, from 0, of {steps} timesteps each"),
+            Scale::Slots(places, ticks.collect()),
+        ),
         Axis::new("neuron", Scale::Slots(neurons, labels)),
     ];
     let order = if code == Code::Binary { " The first timestep of a token weighs most." } else { "" };
@@ -239,7 +245,7 @@ fn raster(report: &Report, tokens: usize) -> Option<Figure> {
         ),
         key: vec![(Paint::Spiking, "spike +1".into()), (Paint::Negative, "spike −1".into())],
         marks: vec![Mark::Boxes(Paint::Spiking, up), Mark::Boxes(Paint::Negative, down)],
-        table: Table::with(&["neuron", "token", "timestep", "spike"], rows),
+        table: Table::with(&["neuron", "token, from 0", "timestep", "spike"], rows),
         ..Figure::new("raster", PagePart::Spikes, &format!("Spike raster of {}", layer.site), axes)
     })
 }

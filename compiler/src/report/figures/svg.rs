@@ -66,8 +66,9 @@ fn tone_colour(tone: u8) -> String {
 
 /// A figure as it stands in the page: without style and ground.
 pub fn inline(figure: &Figure, view: View, words: Words) -> String {
-    let (size, body) = Drawing::new(figure, view, words).finish();
-    format!("{}{body}</svg>", head(figure, size))
+    let mut drawing = Drawing::new(figure, view, words);
+    drawing.draw();
+    format!("{}{}</svg>", drawing.head(), drawing.body)
 }
 
 /// A figure as a file of its own.
@@ -80,16 +81,6 @@ fn stand_alone(inline: &str) -> String {
     // The page's script does the same where a figure is saved from it.
     let (head, body) = inline.split_once('>').unwrap_or((inline, ""));
     format!("{head}><style>{}</style><rect class='paper' width='100%' height='100%'/>{body}", style())
-}
-
-fn head(figure: &Figure, [width, height]: [f64; 2]) -> String {
-    let (title, caption) = (escaped(&figure.title), escaped(&figure.caption));
-    format!(
-        "<svg xmlns='http://www.w3.org/2000/svg' class='fig' viewBox='0 0 {width} {height}' width='{width}' height='{height}' role='img' \
-         aria-label='{title}'><desc>{caption}</desc>",
-        width = c(width),
-        height = c(height)
-    )
 }
 
 /// Text that can stand in an element or between single quotes; what XML cannot hold is left out.
@@ -152,14 +143,24 @@ impl<'a> Drawing<'a> {
         Self { figure, words, width, height: 0.0, left: 0.0, right: 0.0, top: 0.0, bottom: 0.0, body }
     }
 
-    /// Width and height, and the elements.
-    fn finish(mut self) -> ([f64; 2], String) {
+    /// The start of the file: its size, what it shows, and where the plot lies in it.
+    fn head(&self) -> String {
+        let (title, caption) = (escaped(&self.figure.title), escaped(&self.figure.caption));
+        let plot = [self.left, self.top, self.right, self.bottom].map(c).join(" ");
+        let (width, height) = (c(self.width), c(self.height));
+        format!(
+            "<svg xmlns='http://www.w3.org/2000/svg' class='fig' viewBox='0 0 {width} {height}' width='{width}' height='{height}' \
+             data-plot='{plot}' role='img' aria-label='{title}'><desc>{caption}</desc>"
+        )
+    }
+
+    fn draw(&mut self) {
         self.top = 4.0;
         self.key();
-        let titled = if let Scale::Names(names) = &self.figure.y.scale { names.is_empty() } else { true };
-        if titled && !self.figure.y.title.is_empty() {
-            let lines = wrapped(&self.figure.y.title, FONT, self.width - 8.0);
-            for line in lines {
+        // Names need no title: they say what they are.
+        let named = matches!(self.figure.y.scale, Scale::Names(_));
+        if !named {
+            for line in wrapped(&self.figure.y.title, FONT, self.width - 8.0) {
                 self.top += LINE;
                 self.text(Paint::Muted, 0.0, self.top - 4.0, Anchor::Start, &line);
             }
@@ -168,10 +169,8 @@ impl<'a> Drawing<'a> {
         self.frame();
         self.axis_x();
         self.axis_y();
-        for mark in &self.figure.marks {
-            self.mark(mark);
-        }
-        ([self.width, self.height], self.body)
+        let figure = self.figure;
+        figure.marks.iter().for_each(|mark| self.mark(mark));
     }
 
     /// Colours and their names, above the plot.
