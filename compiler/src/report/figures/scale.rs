@@ -55,18 +55,16 @@ fn log_ticks(low: f64, high: f64, count: usize) -> Vec<(f64, String)> {
     let every = ((last - first) as usize / count.max(1) + 1) as i32;
     let inside = |value: &f64| *value >= low * 0.999 && *value <= high * 1.001;
     let power = |i: i32| libm::pow(10.0, f64::from(i));
-    let whole: Vec<f64> = (first..=last).filter(|i| i % every == 0).map(power).filter(inside).collect();
-    let values = if whole.len() >= 3 {
-        whole
-    } else {
-        let finer =
-            (first..=last).flat_map(|i| [1.0, 2.0, 5.0].map(|n| n * power(i))).filter(inside).collect::<Vec<_>>();
+    let powers =
+        |every: i32| (first..=last).filter(move |i| i % every == 0).map(power).filter(inside).collect::<Vec<_>>();
+    let whole = (1..=every).rev().map(powers).find(|powers| powers.len() >= 2).unwrap_or_default();
+    let finer = (first..=last).flat_map(|i| [1.0, 2.0, 5.0].map(|n| n * power(i))).filter(inside).collect::<Vec<_>>();
+    let values = match (whole.len(), finer.len()) {
+        (2, finer) if finer > count + 2 => whole,
+        (3.., _) => whole,
+        (_, 2..) => finer,
         // Of a very short axis not even these are enough.
-        if finer.len() >= 2 {
-            finer
-        } else {
-            linear_ticks(low, high, count).into_iter().map(|(value, _)| value).collect()
-        }
+        _ => linear_ticks(low, high, count).into_iter().map(|(value, _)| value).collect(),
     };
     values.into_iter().map(|value| (value, number(value))).collect()
 }

@@ -26,6 +26,8 @@ pub enum Words {
 const FONT: f64 = 12.0;
 /// From line to line.
 const LINE: f64 = 16.0;
+/// Room around everything.
+const MARGIN: f64 = 6.0;
 /// A band with a name.
 const BAND: f64 = 18.0;
 
@@ -80,7 +82,10 @@ pub fn whole(figure: &Figure, words: Words) -> String {
 fn stand_alone(inline: &str) -> String {
     // The page's script does the same where a figure is saved from it.
     let (head, body) = inline.split_once('>').unwrap_or((inline, ""));
-    format!("{head}><style>{}</style><rect class='paper' width='100%' height='100%'/>{body}", style())
+    format!(
+        "{head}><style>{}</style><rect class='paper' x='-{MARGIN}' y='-{MARGIN}' width='100%' height='100%'/>{body}",
+        style()
+    )
 }
 
 /// Text that can stand in an element or between single quotes; what XML cannot hold is left out.
@@ -147,9 +152,9 @@ impl<'a> Drawing<'a> {
     fn head(&self) -> String {
         let (title, caption) = (escaped(&self.figure.title), escaped(&self.figure.caption));
         let plot = [self.left, self.top, self.right, self.bottom].map(c).join(" ");
-        let (width, height) = (c(self.width), c(self.height));
+        let (width, height) = (c(self.width + 2.0 * MARGIN), c(self.height + 2.0 * MARGIN));
         format!(
-            "<svg xmlns='http://www.w3.org/2000/svg' class='fig' viewBox='0 0 {width} {height}' width='{width}' height='{height}' \
+            "<svg xmlns='http://www.w3.org/2000/svg' class='fig' viewBox='-{MARGIN} -{MARGIN} {width} {height}' width='{width}' height='{height}' \
              data-plot='{plot}' role='img' aria-label='{title}'><desc>{caption}</desc>"
         )
     }
@@ -425,7 +430,7 @@ impl<'a> Drawing<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::figures::part::PagePart;
+    use super::super::part::PagePart;
 
     fn figure(title: &str) -> Figure {
         let axes = [Axis::from_zero("spikes <per> neuron", [3.0]), Axis::names("site", ["h.0 & 'x'".to_string()])];
@@ -448,11 +453,11 @@ mod tests {
             for words in [Words::Text, Words::Outlines] {
                 let file = whole(&figure(title), words);
                 let tree = resvg::usvg::Tree::from_str(&file, &resvg::usvg::Options::default());
-                assert!(tree.is_ok_and(|tree| tree.size().width() == 720.0), "{title:?}");
+                assert!(tree.is_ok_and(|tree| tree.size().width() == 732.0), "{title:?}");
                 assert!(!file.contains("<script"));
             }
             let inline = inline(&figure(title), View::Narrow, Words::Text);
-            assert!(!inline.contains("<style>") && inline.contains("viewBox='0 0 340 "));
+            assert!(!inline.contains("<style>") && inline.contains("viewBox='-6 -6 352 "));
         }
     }
 

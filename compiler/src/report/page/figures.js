@@ -8,7 +8,7 @@ const figureNamed = id => drawings.figures.find(f => f.id === id);
 /** A figure of the page as a file of its own: with its style, on white. `svg::stand_alone` does the same. */
 function standAlone(svg) {
   const at = svg.indexOf('>') + 1;
-  return `${svg.slice(0, at)}<style>${drawings.style}</style><rect class='paper' width='100%' height='100%'/>${svg.slice(at)}`;
+  return `${svg.slice(0, at)}<style>${drawings.style}</style><rect class='paper' x='-6' y='-6' width='100%' height='100%'/>${svg.slice(at)}`;
 }
 function save(name, parts, type) {
   const link = el('a', { download: name, href: URL.createObjectURL(new Blob(parts, { type })) });
