@@ -275,7 +275,9 @@ fn chosen(spikes: &[i32], steps: usize, width: usize, choice: &TraceChoice) -> (
             let fired = row[neuron..].iter().step_by(width).filter(|&&spike| spike != 0).count();
             let wanted = steps.div_ceil(2);
             let far = fired.abs_diff(wanted) + if fired == 0 { steps } else { 0 };
-            let asked = choice.token.is_none_or(|t| t == token) && choice.neuron.is_none_or(|n| n == neuron);
+            // The first token has no past; another one says more.
+            let usual = token > 0 || spikes.len() == steps * width;
+            let asked = choice.token.map_or(usual, |t| t == token) && choice.neuron.is_none_or(|n| n == neuron);
             if asked && far < best.0 {
                 best = (far, token, neuron);
             }

@@ -92,25 +92,29 @@ fn waterfall(energy: &EnergyJson, list: &str) -> Option<Figure> {
 
 /// Both networks by every list, on one axis.
 fn lists(energy: &EnergyJson) -> Figure {
-    const NJ: f64 = 1e3;
-    let priced = |total: Option<f64>| total.filter(|pj| *pj > 0.0).map(|pj| pj / NJ);
     let totals = || energy.total.values();
+    let all = || totals().flat_map(|total| [total.dense_pj, total.spiking_pj]).flatten();
+    let (name, scale) = unit(all().fold(0.0, f64::max));
+    let priced = |total: Option<f64>| total.filter(|pj| *pj > 0.0).map(|pj| pj / scale);
     let both = totals().flat_map(|total| [total.dense_pj, total.spiking_pj]).filter_map(priced);
     let axes = [
-        Axis::log_around("energy, nJ per token, logarithmic", both),
+        Axis::log_around(&format!("energy, {name} per token, logarithmic"), both),
         Axis::names("price list", energy.total.keys().cloned()),
     ];
     let (mut dense, mut spiking, mut between, mut words) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (i, total) in (0..).map(|i| f64::from(i) + 0.5).zip(totals()) {
         let ends = [priced(total.dense_pj), priced(total.spiking_pj)];
-        dense.extend(ends[0].map(|nj| (nj, i)));
-        spiking.extend(ends[1].map(|nj| (nj, i)));
+        dense.extend(ends[0].map(|energy| (energy, i)));
+        spiking.extend(ends[1].map(|energy| (energy, i)));
         if let [Some(from), Some(to)] = ends {
             between.push([from.min(to), i - 0.04, from.max(to), i + 0.04]);
             let saved = if total.silent {
                 "a defect".into()
             } else {
-                total.saving.map_or(String::new(), |share| format!("saves {:.1} %", 100.0 * share))
+                total.saving.map_or(String::new(), |share| match share < 0.0 {
+                    true => format!("costs {:.1} % more", -100.0 * share),
+                    false => format!("saves {:.1} %", 100.0 * share),
+                })
             };
             words.push((from.max(to), i, saved));
         } else {

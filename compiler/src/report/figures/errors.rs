@@ -1,6 +1,6 @@
 //! The ledger: what every site loses, by cause, and what has been lost up to it.
 
-use super::figure::{Axis, Figure, Mark, Paint, Size, Stroke, Table};
+use super::figure::{Axis, Figure, Mark, Paint, Size, Table};
 use super::part::PagePart;
 use crate::ledger::{Cause, LedgerJson, LedgerSite};
 use crate::report::contents::Report;
@@ -95,8 +95,8 @@ fn cumulative(ledger: &LedgerJson) -> Figure {
         }
         last = now;
     }
-    let steps: Vec<(f64, f64)> =
-        so_far.iter().enumerate().flat_map(|(i, &x)| [(x, i as f64 + 0.2), (x, i as f64 + 1.2)]).collect();
+    let between = so_far.iter().enumerate().take(so_far.len().saturating_sub(1));
+    let between = between.map(|(i, &x)| [x, i as f64 + 0.8, x, i as f64 + 1.2]).collect();
     let row = |site: &LedgerSite| vec![site.site.as_str().into(), site.kl_cumulative.into()];
     Figure {
         size: Size::Full,
@@ -105,7 +105,7 @@ fn cumulative(ledger: &LedgerJson) -> Figure {
             .into(),
         key: vec![(Paint::Negative, "lost".into()), (Paint::Series(2), "mended".into())],
         marks: vec![
-            Mark::Line(Paint::Muted, Stroke::Dashed, steps),
+            Mark::Boxes(Paint::Muted, between),
             Mark::Boxes(Paint::Negative, more),
             Mark::Boxes(Paint::Series(2), less),
         ],

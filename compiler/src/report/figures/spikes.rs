@@ -148,10 +148,12 @@ fn by_token(report: &Report, tokens: usize) -> Figure {
     };
     let shares: Vec<Vec<f64>> =
         layers.iter().map(|layer| (0..columns).map(|column| density(layer, column)).collect()).collect();
-    let most = shares.iter().flatten().copied().fold(0.0, f64::max).max(f64::MIN_POSITIVE);
+    let (least, most) =
+        shares.iter().flatten().fold((f64::INFINITY, 0.0f64), |(low, high), &x| (low.min(x), high.max(x)));
+    let range = (most - least).max(f64::MIN_POSITIVE);
     let mut tones: BTreeMap<u8, Vec<[f64; 4]>> = BTreeMap::new();
     for (i, shares) in shares.iter().enumerate() {
-        let tone = |share: f64| (share / most * f64::from(TONES - 1)).round() as u8;
+        let tone = |share: f64| ((share - least) / range * f64::from(TONES - 1)).round() as u8;
         let mut start = 0;
         for column in 1..=columns {
             if column == columns || tone(shares[column]) != tone(shares[start]) {
@@ -178,7 +180,9 @@ fn by_token(report: &Report, tokens: usize) -> Figure {
     };
     Figure {
         caption: format!("The share of timesteps with a spike, layer by layer and token by token.{per}"),
-        key: [0, 4, 8].map(|tone| (Paint::Tone(tone), format!("{:.1} %", 100.0 * most * f64::from(tone) / 8.0))).into(),
+        key: [0, 4, 8]
+            .map(|tone| (Paint::Tone(tone), format!("{:.1} %", 100.0 * (least + range * f64::from(tone) / 8.0))))
+            .into(),
         marks: tones.into_iter().map(|(tone, boxes)| Mark::Boxes(Paint::Tone(tone), boxes)).collect(),
         table: Table { columns: head, rows: layers.iter().map(row).collect() },
         ..Figure::new("spikes-by-token", PagePart::Spikes, "Spikes by layer and token", axes)

@@ -24,6 +24,8 @@ pub enum Words {
 
 /// Size of letters, in pixels.
 const FONT: f64 = 12.0;
+/// A viewer's font may be as much wider than the one that measures: DejaVu Sans is.
+const WIDER: f64 = 1.17;
 /// From line to line.
 const LINE: f64 = 16.0;
 /// Room around everything.
@@ -116,6 +118,21 @@ fn c(x: f64) -> String {
     }
 }
 
+/// The room that words need in any usual font.
+fn room_of(words: &str) -> f64 {
+    WIDER * width(words, FONT)
+}
+
+/// Words in lines that have room in any usual font.
+fn in_lines(words: &str, most: f64) -> Vec<String> {
+    wrapped(words, FONT, most / WIDER)
+}
+
+/// Words without their middle where they have no room.
+fn cut_to(words: &str, most: f64) -> String {
+    shortened(words, FONT, most / WIDER)
+}
+
 /// Where words stand beside their point.
 #[derive(Clone, Copy)]
 enum Anchor {
@@ -165,7 +182,7 @@ impl<'a> Drawing<'a> {
         // Names need no title: they say what they are.
         let named = matches!(self.figure.y.scale, Scale::Names(_));
         if !named {
-            for line in wrapped(&self.figure.y.title, FONT, self.width - 8.0) {
+            for line in in_lines(&self.figure.y.title, self.width - 8.0) {
                 self.top += LINE;
                 self.text(Paint::Muted, 0.0, self.top - 4.0, Anchor::Start, &line);
             }
@@ -182,7 +199,7 @@ impl<'a> Drawing<'a> {
     fn key(&mut self) {
         let (mut x, figure) = (0.0, self.figure);
         for (i, (paint, name)) in figure.key.iter().enumerate() {
-            let wide = 16.0 + width(name, FONT);
+            let wide = 16.0 + room_of(name);
             if i == 0 || x + wide > self.width {
                 (x, self.top) = (0.0, self.top + LINE);
             }
@@ -194,7 +211,7 @@ impl<'a> Drawing<'a> {
                 c(x),
                 c(y)
             );
-            let name = shortened(name, FONT, self.width - 16.0);
+            let name = cut_to(name, self.width - 16.0);
             self.text(Paint::Ink, x + 15.0, self.top - 4.0, Anchor::Start, &name);
             x += wide + 14.0;
         }
@@ -207,7 +224,7 @@ impl<'a> Drawing<'a> {
     fn frame(&mut self) {
         let Figure { x, y, .. } = self.figure;
         let labels = y.scale.ticks(6);
-        let widest = labels.iter().map(|(_, words)| width(words, FONT)).fold(0.0, f64::max);
+        let widest = labels.iter().map(|(_, words)| room_of(words)).fold(0.0, f64::max);
         self.left = widest.min(0.45 * self.width).ceil() + 8.0;
         self.right = self.width - 12.0 - self.words_beyond();
         let tall = match &y.scale {
@@ -222,7 +239,7 @@ impl<'a> Drawing<'a> {
             }
         };
         self.bottom = self.top + tall;
-        let title = wrapped(&x.title, FONT, self.width - 8.0).len() as f64;
+        let title = in_lines(&x.title, self.width - 8.0).len() as f64;
         self.height = self.bottom + 20.0 + LINE * title + 4.0;
     }
 
@@ -237,7 +254,7 @@ impl<'a> Drawing<'a> {
             let place = self.figure.x.scale.place(*x);
             let room = (self.width - self.left - 12.0).max(1.0);
             // Words at a share of the room push its end so that they fit.
-            ((width(words, FONT) + 6.0 - (1.0 - place) * room) / place.max(0.25)).max(0.0)
+            ((room_of(words) + 6.0 - (1.0 - place) * room) / place.max(0.25)).max(0.0)
         };
         words.flatten().map(end).fold(0.0, f64::max).min(0.4 * self.width)
     }
@@ -259,21 +276,21 @@ impl<'a> Drawing<'a> {
         let (mut free, low) = (f64::NEG_INFINITY, self.bottom + 15.0);
         let mut lines = format!("M{} {}H{}", c(self.left), c(self.bottom), c(self.right));
         for (value, words) in scale.ticks(count) {
-            let (x, half) = (self.px(value), width(&words, FONT) / 2.0);
+            let (x, half) = (self.px(value), room_of(&words) / 2.0);
             let _ = match scale {
                 Scale::Linear(..) | Scale::Log(..) => write!(lines, "M{} {}V{}", c(x), c(self.top), c(self.bottom)),
                 Scale::Names(_) | Scale::Slots(..) => write!(lines, "M{} {}v4", c(x), c(self.bottom)),
             };
-            let middle = x.clamp(half, self.width - half);
+            let middle = x.min(self.width - half).max(half);
             if middle - half > free + 6.0 {
                 self.text(Paint::Muted, middle, low, Anchor::Middle, &words);
                 free = middle + half;
             }
         }
         self.line(&lines);
-        for (i, line) in wrapped(title, FONT, self.width - 8.0).into_iter().enumerate() {
-            let half = width(&line, FONT) / 2.0;
-            let middle = ((self.left + self.right) / 2.0).clamp(half, self.width - half);
+        for (i, line) in in_lines(title, self.width - 8.0).into_iter().enumerate() {
+            let half = room_of(&line) / 2.0;
+            let middle = ((self.left + self.right) / 2.0).min(self.width - half).max(half);
             self.text(Paint::Muted, middle, low + LINE * (i as f64 + 1.0) + 3.0, Anchor::Middle, &line);
         }
     }
@@ -289,7 +306,7 @@ impl<'a> Drawing<'a> {
             }
             // Labels of numbers keep apart; every name is written.
             if named || (y - free).abs() > 13.0 {
-                let words = shortened(&words, FONT, self.left - 8.0);
+                let words = cut_to(&words, self.left - 8.0);
                 let paint = if named { Paint::Ink } else { Paint::Muted };
                 self.text(paint, self.left - 6.0, y + 4.0, Anchor::End, &words);
                 free = y;
@@ -341,7 +358,13 @@ impl<'a> Drawing<'a> {
         match mark {
             Mark::Boxes(paint, boxes) => {
                 let path: String = boxes.iter().map(|&sides| self.filled(sides)).collect();
-                self.path(*paint, "fill='currentColor'", &path);
+                // Cells of a map leave no seam between them.
+                let look = if matches!(paint, Paint::Tone(_)) {
+                    "fill='currentColor' shape-rendering='crispEdges'"
+                } else {
+                    "fill='currentColor'"
+                };
+                self.path(*paint, look, &path);
             }
             Mark::Line(paint, stroke, points) => {
                 let look = match stroke {
@@ -429,8 +452,8 @@ impl<'a> Drawing<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::part::PagePart;
+    use super::*;
 
     fn figure(title: &str) -> Figure {
         let axes = [Axis::from_zero("spikes <per> neuron", [3.0]), Axis::names("site", ["h.0 & 'x'".to_string()])];

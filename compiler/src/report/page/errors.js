@@ -17,7 +17,7 @@ function errors() {
   node.append(el('h3', {}, 'What would mend it'), el('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'What would mend it' }, el('table', {},
     el('thead', {}, el('tr', {}, ['site', 'share', 'mostly by', 'option'].map((name, i) => el('th', { scope: 'col', class: i === 1 ? null : 'left' }, name)))),
     el('tbody', {}, ranked.map(s => el('tr', {}, el('th', { scope: 'row' }, s.site), el('td', {}, percent(s.kl_isolated / sum)), el('td', { class: 'left' }, s.worst), el('td', { class: 'left ops' }, code(s.remedy))))))),
-  figuresOf('errors').map(figure => plot(figure)),
+  ...figuresOf('errors').map(figure => plot(figure)),
   el('h3', {}, 'By site and cause'), el('p', { class: 'about' }, 'Isolated: all is dense but this site. Cumulative: this site and all before it have their levels.' + (none.length ? ` Nothing is lost by ${none.join(' or ')}${none.includes('time') ? ': these neurons integrate before they fire' : ''}.` : '')),
   el('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Error ledger' }, el('table', { class: 'wide' },
     el('thead', {}, el('tr', {}, ['site', 'isolated, µnat', 'cumulative, µnat', ...causes.map(cause => cause + ', µnat')].map((name, i) => el('th', { scope: 'col', class: i ? null : 'left' }, name)))),
