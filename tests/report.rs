@@ -168,6 +168,23 @@ fn csv(path: &Path) -> Vec<Vec<String>> {
     fs::read_to_string(path).unwrap().lines().map(cells).collect()
 }
 
+/// Looks at the three files of a figure.
+fn check_files(figures: &Path, name: &str) {
+    let svg = fs::read_to_string(figures.join(format!("{name}.svg"))).unwrap();
+    assert!(svg.starts_with("<svg xmlns='http://www.w3.org/2000/svg'") && svg.contains("<style>"), "{name}");
+    assert!(!svg.contains("var(") && !svg.contains("href"), "{name} needs nothing else");
+    let number = |key: &str| -> f64 {
+        svg.split_once(&format!(" {key}='")).unwrap().1.split('\'').next().unwrap().parse().unwrap()
+    };
+    let png = fs::read(figures.join(format!("{name}.png"))).unwrap();
+    assert_eq!(&png[..8], b"\x89PNG\r\n\x1a\n", "{name}");
+    let side = |at: usize| f64::from(u32::from_be_bytes(png[at..at + 4].try_into().unwrap()));
+    assert!((side(16) - 2.0 * number("width")).abs() <= 2.0, "{name}: {} pixels wide", side(16));
+    assert!((side(20) - 2.0 * number("height")).abs() <= 2.0, "{name}: {} pixels high", side(20));
+    let rows = csv(&figures.join(format!("{name}.csv")));
+    assert!(rows.len() > 1 && rows.iter().all(|row| row.len() == rows[0].len()), "{name}");
+}
+
 /// Every figure is three files; the SVG is XML with a style of its own, the PNG is a picture of twice its size, and the CSV has the
 /// numbers of the JSON.
 #[test]
@@ -199,21 +216,7 @@ fn figures_are_files_whose_numbers_are_those_of_the_json() {
     for name in wanted {
         assert!(names.iter().any(|known| known == name), "{name} of {names:?}");
     }
-    for name in &names {
-        let svg = fs::read_to_string(figures.join(format!("{name}.svg"))).unwrap();
-        assert!(svg.starts_with("<svg xmlns='http://www.w3.org/2000/svg'") && svg.contains("<style>"), "{name}");
-        assert!(!svg.contains("var(") && !svg.contains("href"), "{name} needs nothing else");
-        let number = |key: &str| -> f64 {
-            svg.split_once(&format!(" {key}='")).unwrap().1.split('\'').next().unwrap().parse().unwrap()
-        };
-        let png = fs::read(figures.join(format!("{name}.png"))).unwrap();
-        assert_eq!(&png[..8], b"\x89PNG\r\n\x1a\n", "{name}");
-        let side = |at: usize| f64::from(u32::from_be_bytes(png[at..at + 4].try_into().unwrap()));
-        assert!((side(16) - 2.0 * number("width")).abs() <= 2.0, "{name}: {} pixels wide", side(16));
-        assert!((side(20) - 2.0 * number("height")).abs() <= 2.0, "{name}: {} pixels high", side(20));
-        let rows = csv(&figures.join(format!("{name}.csv")));
-        assert!(rows.len() > 1 && rows.iter().all(|row| row.len() == rows[0].len()), "{name}");
-    }
+    names.iter().for_each(|name| check_files(&figures, name));
     let report = inspect(line);
     let layers = report["layers"].as_array().unwrap();
     let rows = csv(&figures.join("spikes-by-layer.csv"));
@@ -383,7 +386,7 @@ fn a_front_and_a_training_run_are_shown() {
 /// A network that is much worse than its reference says so in the first line.
 #[test]
 fn a_bad_network_says_so_first() {
-    run(folder(), "compile model.onnx -o bad.snn --timesteps 2 --calibration-tokens 2048");
+    run(folder(), "compile model.onnx -o bad.snn --timesteps 1 --calibration-tokens 2048");
     let text = run(folder(), "inspect bad.snn --text text.txt --tokens 48 --reference model.onnx");
     let first = text.lines().next().unwrap();
     assert!(first.starts_with("much worse than its reference: perplexity"), "{first}");

@@ -1,13 +1,14 @@
 //! A report from files: everything that can be said of a program with the files that were named.
 
 use super::blocks::blocks;
+use super::compare::{check_same_tokens, summary};
 use super::contents::{
     AttentionKeys, CalibrationFacts, FileFacts, Missing, NetworkFacts, Report, ReportSources, file_name, worse,
 };
 use super::inputs::{TrainingCurve, TuneFront};
 use super::passes::passes;
 use super::run::{Gathered, gather};
-use super::runs::{RunSummary, check_same_tokens, tell_apart};
+use super::runs::{RunSummary, tell_apart};
 use super::trace::{NeuronTrace, TraceChoice, trace};
 use crate::energy::{PriceList, Setting, estimate};
 use crate::eval::{dense_tensor, ledger_of, same_vocabulary};
@@ -105,12 +106,12 @@ pub fn build(options: &ReportOptions, progress: &dyn Progress) -> Result<Report,
         return Err(diagnostic.note("name one: --text FILE").into());
     }
     let mut report = build_one(options, progress)?;
-    let mut runs: Vec<RunSummary> = RunSummary::of(&report).into_iter().collect();
+    let mut runs: Vec<RunSummary> = summary(&report).into_iter().collect();
     for model in &options.others {
         let one = ReportOptions { model: model.clone(), ledger: false, neuron: None, ..options.clone() };
         let other = build_one(&one, progress)?;
         check_same_tokens(&report, &other)?;
-        runs.extend(RunSummary::of(&other));
+        runs.extend(summary(&other));
     }
     if runs.len() > 1 {
         tell_apart(&mut runs);

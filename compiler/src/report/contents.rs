@@ -76,7 +76,7 @@ impl AttentionKeys {
             let did = events[value.index()];
             let site = graph.site(value).map_or_else(|| graph.origin(value).to_string(), Site::path);
             let keys = did.keys * u64::from(heads.query);
-            (!variant.needs_training() && keys > 0).then(|| Self { site, keys, fired: did.value_keys })
+            (!variant.needs_training() && keys > 0).then_some(Self { site, keys, fired: did.value_keys })
         };
         graph.iter().filter_map(of).collect()
     }

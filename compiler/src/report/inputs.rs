@@ -91,7 +91,7 @@ impl TuneFront {
 /// A line of a training run. What is not shown is left out.
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-enum Line {
+enum TrainingLine {
     Before { program: Comparison },
     Step { step: u64, loss: f64 },
     Validation { step: u64, loss: f64 },
@@ -113,11 +113,11 @@ impl TrainingCurve {
             let json: Json = serde_json::from_str(line).map_err(|e| no_json(place, BY, &e))?;
             check_schema(place, &json, "train", BY)?;
             match serde_json::from_value(json).map_err(|e| no_json(place, BY, &e))? {
-                Line::Before { program } => curve.before = Some(program),
-                Line::After { program } => curve.after = Some(program),
-                Line::Step { step, loss } => curve.steps.push((step, loss)),
-                Line::Validation { step, loss } => curve.validation.push((step, loss)),
-                Line::Hybrid {} => {}
+                TrainingLine::Before { program } => curve.before = Some(program),
+                TrainingLine::After { program } => curve.after = Some(program),
+                TrainingLine::Step { step, loss } => curve.steps.push((step, loss)),
+                TrainingLine::Validation { step, loss } => curve.validation.push((step, loss)),
+                TrainingLine::Hybrid {} => {}
             }
         }
         if curve.steps.is_empty() && curve.validation.is_empty() && curve.before.is_none() && curve.after.is_none() {

@@ -6,6 +6,7 @@
 
 mod blocks;
 mod build;
+mod compare;
 mod contents;
 pub mod figures;
 mod inputs;

@@ -82,7 +82,7 @@ pub struct Raster {
 const RANGES: i32 = 32;
 
 /// Bytes of all rasters together, at most.
-pub const RASTER_BYTES: usize = 2 << 20;
+pub const RASTER_BYTES: usize = 1 << 20;
 
 /// A neuron layer in a run that goes on.
 #[derive(Clone, Debug)]

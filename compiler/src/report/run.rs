@@ -132,6 +132,18 @@ pub fn gather(
         progress.advance(now.len() as u64);
     }
     progress.end();
+    let layers = named(seen, program, graph, section);
+    let kl_99 = percentile_99(predictions.iter().filter_map(|prediction| prediction.kl).collect());
+    let (windows, events) = (1, session.events().to_vec());
+    let mut score = Score::default();
+    scores.iter().for_each(|token| score.add(token));
+    let intervals = Intervals::of(&scores, "tokens");
+    let done = TextEvaluation { score, windows, events, run: inputs as u64, intervals, kl_99 };
+    Ok(Gathered { done, predictions, layers })
+}
+
+/// Layers with their names: those of the program, and what calibration says of them.
+fn named(seen: Vec<LayerRun>, program: &Graph, graph: &Graph, section: Option<&Json>) -> Vec<ReportLayer> {
     let mut layers: Vec<ReportLayer> = Vec::new();
     for seen in seen {
         let site = name_of(graph, seen.value);
@@ -146,13 +158,7 @@ pub fn gather(
         let site = if twins > 0 { format!("{site} ({})", twins + 1) } else { site };
         layers.push(seen.layer(site, block, [neuron, origin], usual));
     }
-    let kl_99 = percentile_99(predictions.iter().filter_map(|prediction| prediction.kl).collect());
-    let (windows, events) = (1, session.events().to_vec());
-    let mut score = Score::default();
-    scores.iter().for_each(|token| score.add(token));
-    let intervals = Intervals::of(&scores, "tokens");
-    let done = TextEvaluation { score, windows, events, run: inputs as u64, intervals, kl_99 };
-    Ok(Gathered { done, predictions, layers })
+    layers
 }
 
 /// The output that a neuron layer is seen through. No output of a network has such a name: those come from ONNX.

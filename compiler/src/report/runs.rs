@@ -1,9 +1,7 @@
 //! Several programs on the same text, in a few numbers each.
 
-use super::contents::Report;
 use schemars::JsonSchema;
 use serde::Serialize;
-use snnc_ir::{Diagnostic, ErrorCode};
 
 /// A program's run in a few numbers.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -54,60 +52,6 @@ pub struct RunLayer {
     pub timesteps: u16,
     /// Spikes per neuron and token.
     pub spikes_per_neuron: f64,
-}
-
-impl RunSummary {
-    /// Of a whole report; `None` where nothing was run.
-    pub fn of(report: &Report) -> Option<Self> {
-        let found = report.evaluation.as_ref()?;
-        let energy = report.energy.as_ref()?;
-        let by_list = |(list, total): (&String, &crate::energy::json::SavingJson)| {
-            let mut parts: Vec<(String, f64)> = Vec::new();
-            for row in &energy.rows {
-                let Some(pj) = row.prices.get(list).and_then(|cost| cost.spiking_pj) else { continue };
-                match parts.iter_mut().find(|(part, _)| part == row.part) {
-                    Some((_, sum)) => *sum += pj,
-                    None => parts.push((row.part.into(), pj)),
-                }
-            }
-            RunEnergy { list: list.clone(), dense_pj: total.dense_pj, spiking_pj: total.spiking_pj, parts }
-        };
-        let tokens = report.predictions.len().max(1) as f64;
-        let layer = |layer: &super::raster::ReportLayer| RunLayer {
-            site: layer.site.clone(),
-            timesteps: layer.timesteps,
-            spikes_per_neuron: layer.spikes as f64 / (layer.width as f64 * tokens),
-        };
-        Some(Self {
-            name: report.title.clone(),
-            worse: report.worse.clone(),
-            options: report.provenance.compiled.as_ref().and_then(|record| record.options.clone()),
-            perplexity: found.perplexity,
-            perplexity_95: found.perplexity_95,
-            kl: found.beside.as_ref().map(|beside| beside.kl),
-            kl_95: found.beside.as_ref().and_then(|beside| beside.kl_95),
-            spikes_per_neuron: found.spikes_per_neuron.unwrap_or(0.0),
-            timesteps_mean: found.timesteps_mean.unwrap_or(0.0),
-            energy: energy.total.iter().map(by_list).collect(),
-            layers: report.layers.iter().map(layer).collect(),
-        })
-    }
-}
-
-/// Whether another program read what the first one did.
-///
-/// # Errors
-/// It read other tokens.
-pub fn check_same_tokens(first: &Report, other: &Report) -> Result<(), Diagnostic> {
-    let ids = |report: &Report| report.predictions.iter().map(|prediction| prediction.id).collect::<Vec<u32>>();
-    if ids(first) == ids(other) {
-        return Ok(());
-    }
-    let message = format!(
-        "reads the text as other tokens than {}, or fewer of them: these are not the same network",
-        first.title
-    );
-    Err(Diagnostic::new(&other.title, message).code(ErrorCode::OPTION).note("compare programs of one network"))
 }
 
 /// Names that differ: the second of the same name gets a number.

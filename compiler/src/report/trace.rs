@@ -81,7 +81,7 @@ const TOKENS: usize = 16;
 
 /// Where the sum that a neuron reads comes from.
 #[derive(Clone, Copy, Debug)]
-enum Source {
+enum PotentialSource {
     /// Spikes that add rows of a weight.
     Spikes { train: Value, weight: Value },
     /// A row of numbers.
@@ -172,18 +172,20 @@ fn neurons_of(program: &Graph, site: Option<&str>) -> Result<Value, Diagnostic> 
 }
 
 /// Where what the neurons of a node read comes from: of gated ones the gate, then what it multiplies.
-fn sources(program: &Graph, node: &Node) -> Result<Vec<Source>, String> {
+fn sources(program: &Graph, node: &Node) -> Result<Vec<PotentialSource>, String> {
     let read = if matches!(node.op, Op::Spike(SpikeOp::GatedFire { .. })) { 2 } else { 1 };
     node.args[..read].iter().map(|&arg| source(program, arg)).collect()
 }
 
-fn source(program: &Graph, value: Value) -> Result<Source, String> {
+fn source(program: &Graph, value: Value) -> Result<PotentialSource, String> {
     let node = program.node(value);
     match node.op {
         Op::Spike(SpikeOp::Decode) => source(program, node.args[0]),
-        Op::Spike(SpikeOp::Synapse) => Ok(Source::Spikes { train: node.args[0], weight: node.args[1] }),
+        Op::Spike(SpikeOp::Synapse) => Ok(PotentialSource::Spikes { train: node.args[0], weight: node.args[1] }),
         op => match node.ty {
-            Type::Tensor { elem: Elem::F32, shape } if shape.row_width().is_some() => Ok(Source::Numbers(value)),
+            Type::Tensor { elem: Elem::F32, shape } if shape.row_width().is_some() => {
+                Ok(PotentialSource::Numbers(value))
+            }
             _ => Err(format!("it reads what `{op}` gives, a {}", node.ty)),
         },
     }
@@ -204,15 +206,15 @@ impl Recorded {
     fn run(
         program: &Graph,
         value: Value,
-        sources: &[Source],
+        sources: &[PotentialSource],
         ids: &[u32],
         options: &Options,
     ) -> Result<Self, Diagnostic> {
         let values: Vec<Value> = sources
             .iter()
             .map(|source| match source {
-                Source::Spikes { train, .. } => *train,
-                Source::Numbers(value) => *value,
+                PotentialSource::Spikes { train, .. } => *train,
+                PotentialSource::Numbers(value) => *value,
             })
             .collect();
         let name = |value: Value| format!("trace %{}", value.0);
@@ -243,15 +245,15 @@ impl Recorded {
     }
 
     /// What one neuron read.
-    fn input(&self, program: &Graph, source: Source, token: usize, neuron: usize) -> Option<Input> {
+    fn input(&self, program: &Graph, source: PotentialSource, token: usize, neuron: usize) -> Option<Input> {
         let i = self.values.iter().position(|value| match source {
-            Source::Spikes { train, .. } => train == *value,
-            Source::Numbers(numbers) => numbers == *value,
+            PotentialSource::Spikes { train, .. } => train == *value,
+            PotentialSource::Numbers(numbers) => numbers == *value,
         })?;
         let (spikes, numbers) = &self.before[i];
         match source {
-            Source::Numbers(_) => Some(Input::Number(numbers[numbers.len() / self.tokens * token + neuron])),
-            Source::Spikes { train, weight } => {
+            PotentialSource::Numbers(_) => Some(Input::Number(numbers[numbers.len() / self.tokens * token + neuron])),
+            PotentialSource::Spikes { train, weight } => {
                 let (code, steps) = program.ty(train).levels()?;
                 let tensor = &program.constant(weight)?.tensor;
                 let [rows, columns] = *tensor.sizes() else { return None };

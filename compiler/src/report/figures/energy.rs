@@ -1,6 +1,6 @@
 //! Energy: from the dense network to the spiking one part by part, and by every price list.
 
-use super::figure::{Axis, Cell, Figure, Mark, Paint, Table};
+use super::figure::{Cell, Figure, Mark, Paint, PlotAxis, Table};
 use super::part::PagePart;
 use super::scale::number;
 use crate::energy::json::EnergyJson;
@@ -54,8 +54,8 @@ fn waterfall(energy: &EnergyJson, list: &str) -> Option<Figure> {
     words.push(said(last, spiking, number(spiking / scale)));
     let names = ["dense, f32"].into_iter().chain(parts.iter().map(|(part, ..)| *part)).chain(["spiking, collapsed"]);
     let axes = [
-        Axis::from_zero(&format!("energy, {name} per token"), [most / scale]),
-        Axis::names("part", names.map(String::from)),
+        PlotAxis::from_zero(&format!("energy, {name} per token"), [most / scale]),
+        PlotAxis::names("part", names.map(String::from)),
     ];
     let row = |(part, dense, spiking): &(&str, f64, f64)| {
         vec![(*part).into(), (*dense).into(), (*spiking).into(), (spiking - dense).into()]
@@ -98,8 +98,8 @@ fn lists(energy: &EnergyJson) -> Figure {
     let priced = |total: Option<f64>| total.filter(|pj| *pj > 0.0).map(|pj| pj / scale);
     let both = totals().flat_map(|total| [total.dense_pj, total.spiking_pj]).filter_map(priced);
     let axes = [
-        Axis::log_around(&format!("energy, {name} per token, logarithmic"), both),
-        Axis::names("price list", energy.total.keys().cloned()),
+        PlotAxis::log_around(&format!("energy, {name} per token, logarithmic"), both),
+        PlotAxis::names("price list", energy.total.keys().cloned()),
     ];
     let (mut dense, mut spiking, mut between, mut words) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (i, total) in (0..).map(|i| f64::from(i) + 0.5).zip(totals()) {

@@ -1,6 +1,6 @@
 //! The ledger: what every site loses, by cause, and what has been lost up to it.
 
-use super::figure::{Axis, Figure, Mark, Paint, Size, Table};
+use super::figure::{Figure, Mark, Paint, PlotAxis, Size, Table};
 use super::part::PagePart;
 use crate::ledger::{Cause, LedgerJson, LedgerSite};
 use crate::report::contents::Report;
@@ -46,11 +46,11 @@ fn by_cause(ledger: &LedgerJson) -> Figure {
         .map(|site| Cause::ALL.map(|cause| MICRO * lost(site, cause).unwrap_or(0.0).max(0.0)).to_vec())
         .collect();
     let axes = [
-        Axis::from_zero(
+        PlotAxis::from_zero(
             "isolated loss, KL divergence in millionths of a nat per token",
             bars.iter().map(|bars| bars.iter().sum()),
         ),
-        Axis::names("site", ledger.sites.iter().map(|site| site.site.clone())),
+        PlotAxis::names("site", ledger.sites.iter().map(|site| site.site.clone())),
     ];
     let series = |(k, cause): (usize, Cause)| {
         let one = |(i, bars): (usize, &Vec<f64>)| {
@@ -82,8 +82,8 @@ fn by_cause(ledger: &LedgerJson) -> Figure {
 fn cumulative(ledger: &LedgerJson) -> Figure {
     let so_far: Vec<f64> = ledger.sites.iter().map(|site| MICRO * site.kl_cumulative).collect();
     let axes = [
-        Axis::from_zero("cumulative loss, KL divergence in millionths of a nat per token", so_far.iter().copied()),
-        Axis::names("site", ledger.sites.iter().map(|site| site.site.clone())),
+        PlotAxis::from_zero("cumulative loss, KL divergence in millionths of a nat per token", so_far.iter().copied()),
+        PlotAxis::names("site", ledger.sites.iter().map(|site| site.site.clone())),
     ];
     let (mut more, mut less, mut last) = (Vec::new(), Vec::new(), 0.0);
     for (i, &now) in so_far.iter().enumerate() {

@@ -20,9 +20,9 @@ pub struct Figure {
     /// How much room it wants.
     pub size: Size,
     /// What the horizontal axis is.
-    pub x: Axis,
+    pub x: PlotAxis,
     /// What the vertical axis is.
-    pub y: Axis,
+    pub y: PlotAxis,
     /// What is drawn, the first at the bottom.
     pub marks: Vec<Mark>,
     /// Colours by name.
@@ -42,16 +42,16 @@ pub enum Size {
 
 /// An axis.
 #[derive(Clone, Debug)]
-pub struct Axis {
+pub struct PlotAxis {
     /// What it counts, with the unit: `energy, nJ per token`.
     pub title: String,
     /// Where its values lie.
-    pub scale: Scale,
+    pub scale: AxisScale,
 }
 
 /// Where the values of an axis lie.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Scale {
+pub enum AxisScale {
     /// From low to high.
     Linear(f64, f64),
     /// By ratios, from low to high, both above 0.
@@ -240,16 +240,16 @@ fn quoted(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.into() }
 }
 
-impl Axis {
+impl PlotAxis {
     /// Of this title and scale.
-    pub fn new(title: &str, scale: Scale) -> Self {
+    pub fn new(title: &str, scale: AxisScale) -> Self {
         Self { title: title.into(), scale }
     }
 
     /// A linear axis from 0 to a round number above all of `values`.
     pub fn from_zero(title: &str, values: impl IntoIterator<Item = f64>) -> Self {
         let most = values.into_iter().filter(|x| x.is_finite()).fold(0.0, f64::max);
-        Self::new(title, Scale::Linear(0.0, if most > 0.0 { most * 1.02 } else { 1.0 }))
+        Self::new(title, AxisScale::Linear(0.0, if most > 0.0 { most * 1.02 } else { 1.0 }))
     }
 
     /// A linear axis that holds all of `values` and 0.
@@ -258,7 +258,7 @@ impl Axis {
         values.into_iter().filter(|x| x.is_finite()).for_each(|x| (low, high) = (low.min(x), high.max(x)));
         let room = if high > low { 0.03 * (high - low) } else { 0.5 };
         let low = if low < 0.0 { low - room } else { low };
-        Self::new(title, Scale::Linear(low, high + room))
+        Self::new(title, AxisScale::Linear(low, high + room))
     }
 
     /// A linear axis around `values`, wherever they lie.
@@ -267,10 +267,10 @@ impl Axis {
         let low = finite.iter().copied().fold(f64::INFINITY, f64::min);
         let high = finite.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         if finite.is_empty() {
-            return Self::new(title, Scale::Linear(0.0, 1.0));
+            return Self::new(title, AxisScale::Linear(0.0, 1.0));
         }
         let room = if high > low { 0.08 * (high - low) } else { 0.05 * high.abs().max(1e-9) };
-        Self::new(title, Scale::Linear(low - room, high + room))
+        Self::new(title, AxisScale::Linear(low - room, high + room))
     }
 
     /// A logarithmic axis around `values`, all above 0.
@@ -279,9 +279,9 @@ impl Axis {
         let low = positive.iter().copied().fold(f64::INFINITY, f64::min);
         let high = positive.iter().copied().fold(0.0, f64::max);
         if positive.is_empty() {
-            return Self::new(title, Scale::Log(1.0, 10.0));
+            return Self::new(title, AxisScale::Log(1.0, 10.0));
         }
-        Self::new(title, Scale::Log(low / 1.5, high * 1.5))
+        Self::new(title, AxisScale::Log(low / 1.5, high * 1.5))
     }
 
     /// Places 1 to `count`, each a band.
@@ -290,18 +290,18 @@ impl Axis {
             [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].into_iter().find(|step| count / step <= 10).unwrap_or(count);
         let labelled = |i: &usize| (i + first).is_multiple_of(step) || (count <= 10);
         let ticks = (0..count).filter(labelled).map(|i| (i as f64 + 0.5, (i + first).to_string())).collect();
-        Self::new(title, Scale::Slots(count, ticks))
+        Self::new(title, AxisScale::Slots(count, ticks))
     }
 
     /// Names, each a band.
     pub fn names(title: &str, names: impl IntoIterator<Item = String>) -> Self {
-        Self::new(title, Scale::Names(names.into_iter().collect()))
+        Self::new(title, AxisScale::Names(names.into_iter().collect()))
     }
 }
 
 impl Figure {
     /// Without marks, key and numbers.
-    pub fn new(id: &str, part: PagePart, title: &str, [x, y]: [Axis; 2]) -> Self {
+    pub fn new(id: &str, part: PagePart, title: &str, [x, y]: [PlotAxis; 2]) -> Self {
         Self {
             id: id.into(),
             part,

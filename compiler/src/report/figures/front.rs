@@ -1,6 +1,6 @@
 //! What tuning found: perplexity against energy, and against timesteps.
 
-use super::figure::{Axis, Figure, Mark, Paint, Stroke, Table};
+use super::figure::{Figure, Mark, Paint, PlotAxis, Stroke, Table};
 use super::part::PagePart;
 use crate::report::contents::Report;
 use crate::report::inputs::{FrontPoint, TuneFront};
@@ -34,12 +34,10 @@ fn plot(
     };
     let (allocated, uniform) = (of(false), of(true));
     let all = || allocated.iter().chain(&uniform);
-    if all().next().is_none() {
-        return None;
-    }
+    all().next()?;
     let axes = [
-        Axis::around(title, all().map(|(x, _)| *x)),
-        Axis::with_zero("rise of perplexity over the dense network's, %", all().map(|(_, y)| *y)),
+        PlotAxis::around(title, all().map(|(x, _)| *x)),
+        PlotAxis::with_zero("rise of perplexity over the dense network's, %", all().map(|(_, y)| *y)),
     ];
     let chosen: Vec<(f64, f64)> = front.chosen.iter().filter_map(place).collect();
     let mut key =

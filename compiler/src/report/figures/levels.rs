@@ -1,6 +1,6 @@
 //! How the levels of each layer are spread, and how much its neurons fire.
 
-use super::figure::{Axis, Figure, Mark, Paint, Scale, Size, Table};
+use super::figure::{AxisScale, Figure, Mark, Paint, PlotAxis, Size, Table};
 use super::part::PagePart;
 use crate::report::contents::Report;
 use crate::report::raster::{ReportLayer, rates};
@@ -30,9 +30,9 @@ fn histogram(layer: &ReportLayer) -> Figure {
         tick(last, format!("+{}", layer.most)),
     ];
     let axes = [
-        Axis::new(
+        PlotAxis::new(
             "level",
-            Scale::Slots(
+            AxisScale::Slots(
                 counts.len(),
                 if last < 8 {
                     ranges.iter().enumerate().map(|(i, r)| tick(i, r[0].to_string().replace('-', "−"))).collect()
@@ -41,7 +41,7 @@ fn histogram(layer: &ReportLayer) -> Figure {
                 },
             ),
         ),
-        Axis::new("levels counted, logarithmic", Scale::Log(0.5, most * 1.3)),
+        PlotAxis::new("levels counted, logarithmic", AxisScale::Log(0.5, most * 1.3)),
     ];
     let row = |([low, high], count): (&[i32; 2], &u64)| {
         vec![(*low).into(), (*high).into(), (*count).into(), (*count as f64 / all as f64).into()]
@@ -72,7 +72,7 @@ fn histogram(layer: &ReportLayer) -> Figure {
 }
 
 /// Points of a curve over neurons, at most.
-const POINTS: usize = 128;
+const POINTS: usize = 64;
 
 fn by_neuron(layer: &ReportLayer) -> Figure {
     let mut rates = rates(layer);
@@ -82,8 +82,8 @@ fn by_neuron(layer: &ReportLayer) -> Figure {
     let place = |i: usize| if points > 1 { i * (count - 1) / (points - 1) } else { 0 };
     let curve: Vec<(f64, f64)> = (0..points).map(|i| ((place(i) + 1) as f64, 100.0 * rates[place(i)])).collect();
     let axes = [
-        Axis::new("neurons, the busiest first", Scale::Linear(1.0, count.max(2) as f64)),
-        Axis::new("timesteps with a spike, %", Scale::Linear(0.0, 100.0)),
+        PlotAxis::new("neurons, the busiest first", AxisScale::Linear(1.0, count.max(2) as f64)),
+        PlotAxis::new("timesteps with a spike, %", AxisScale::Linear(0.0, 100.0)),
     ];
     let some = if points < count { format!(" {points} of {count} neurons, evenly by rank.") } else { String::new() };
     Figure {

@@ -1,6 +1,6 @@
 //! One neuron's membrane by timestep.
 
-use super::figure::{Axis, Figure, Mark, Paint, Scale, Stroke, Table};
+use super::figure::{AxisScale, Figure, Mark, Paint, PlotAxis, Stroke, Table};
 use super::part::PagePart;
 use crate::report::contents::Report;
 use crate::report::trace::{NeuronTrace, TraceStep};
@@ -28,8 +28,8 @@ fn of(trace: &NeuronTrace) -> Figure {
     let when = if stepped { "timestep" } else { "timestep: the input comes in, then the neuron fires" };
     let unit = if stepped { "thresholds" } else { "levels" };
     let axes = [
-        Axis::new(when, Scale::Slots(steps.len(), ticks)),
-        Axis::with_zero(&format!("membrane potential after the timestep, {unit}"), all()),
+        PlotAxis::new(when, AxisScale::Slots(steps.len(), ticks)),
+        PlotAxis::with_zero(&format!("membrane potential after the timestep, {unit}"), all()),
     ];
     let fired = |sign: i32| -> Vec<(f64, f64)> {
         steps
@@ -50,32 +50,12 @@ fn of(trace: &NeuronTrace) -> Figure {
         Mark::Dots(Paint::Ink, fired(1)),
         Mark::Dots(Paint::Bad, fired(-1)),
     ]);
-    let mut key = vec![(Paint::Spiking, "potential".to_string())];
-    if !negative.is_empty() {
-        key[0].1 = "membrane for positive input".into();
-        key.push((Paint::Negative, "membrane for negative input".into()));
-    }
-    if !threshold.is_empty() {
-        key.push((Paint::Series(4), "threshold (dashed)".into()));
-    }
-    key.extend([(Paint::Ink, "spike +1".into()), (Paint::Bad, "spike −1".into())]);
+    let key = key(!negative.is_empty(), !threshold.is_empty());
     let how = if stepped {
         "It fires while its input comes in."
     } else {
         "It integrates all of its input before its first spike; each spike then takes its weight away."
     };
-    let row = |step: &TraceStep| {
-        vec![
-            step.phase.into(),
-            i32::from(step.timestep).into(),
-            step.input.into(),
-            step.potential.into(),
-            step.negative.into(),
-            step.threshold.into(),
-            step.spike.into(),
-        ]
-    };
-    let potential = format!("potential, {unit}");
     Figure {
         of: Some(trace.site.clone()),
         caption: format!(
@@ -89,18 +69,7 @@ fn of(trace: &NeuronTrace) -> Figure {
         ),
         key,
         marks,
-        table: Table::with(
-            &[
-                "phase",
-                "timestep",
-                "input",
-                &potential,
-                "potential of the membrane for negative input",
-                "threshold",
-                "spike",
-            ],
-            steps.iter().map(row),
-        ),
+        table: numbers(steps, unit),
         ..Figure::new(
             "membrane",
             PagePart::Spikes,
@@ -108,4 +77,42 @@ fn of(trace: &NeuronTrace) -> Figure {
             axes,
         )
     }
+}
+
+fn key(has_negative: bool, has_threshold: bool) -> Vec<(Paint, String)> {
+    let mut key = vec![(Paint::Spiking, "potential".to_string())];
+    if has_negative {
+        key[0].1 = "membrane for positive input".into();
+        key.push((Paint::Negative, "membrane for negative input".into()));
+    }
+    if has_threshold {
+        key.push((Paint::Series(4), "threshold (dashed)".into()));
+    }
+    key.extend([(Paint::Ink, "spike +1".into()), (Paint::Bad, "spike −1".into())]);
+    key
+}
+
+fn numbers(steps: &[TraceStep], unit: &str) -> Table {
+    let row = |step: &TraceStep| {
+        vec![
+            step.phase.into(),
+            i32::from(step.timestep).into(),
+            step.input.into(),
+            step.potential.into(),
+            step.negative.into(),
+            step.threshold.into(),
+            step.spike.into(),
+        ]
+    };
+    let potential = format!("potential, {unit}");
+    let columns = [
+        "phase",
+        "timestep",
+        "input",
+        &potential,
+        "potential of the membrane for negative input",
+        "threshold",
+        "spike",
+    ];
+    Table::with(&columns, steps.iter().map(row))
 }

@@ -19,10 +19,10 @@ mod spikes;
 mod svg;
 mod training;
 
-pub use figure::{Axis, Cell, Figure, Mark, Paint, Scale, Size, Stroke, Table};
+pub use figure::{AxisScale, Cell, Figure, Mark, Paint, PlotAxis, Size, Stroke, Table};
 pub use part::PagePart;
 pub use png::png;
-pub use svg::{View, Words, inline, style, whole};
+pub use svg::{FigureView, Words, inline, style, whole};
 
 use super::contents::Report;
 use crate::files;

@@ -1,6 +1,6 @@
 //! The text, token by token: how surprising each token was to both networks, and how far apart they are.
 
-use super::figure::{Axis, Cell, Figure, Mark, Paint, Stroke, Table};
+use super::figure::{Cell, Figure, Mark, Paint, PlotAxis, Stroke, Table};
 use super::part::PagePart;
 use crate::report::contents::Report;
 use crate::report::run::Prediction;
@@ -29,8 +29,8 @@ fn surprisal(all: &[Prediction]) -> Figure {
     let spiking: Vec<f64> = all.iter().map(|token| bits(token.spiking.nll)).collect();
     let dense: Vec<f64> = all.iter().filter_map(|token| token.dense.as_ref()).map(|dense| bits(dense.nll)).collect();
     let axes = [
-        Axis::places("token that is predicted", 1, all.len()),
-        Axis::from_zero("surprisal, bits", spiking.iter().chain(&dense).copied()),
+        PlotAxis::places("token that is predicted", 1, all.len()),
+        PlotAxis::from_zero("surprisal, bits", spiking.iter().chain(&dense).copied()),
     ];
     let beside = dense.len() == all.len();
     let row = |(i, token): (usize, &Prediction)| {
@@ -59,8 +59,8 @@ fn divergence(all: &[Prediction]) -> Option<Figure> {
         return None;
     }
     let axes = [
-        Axis::places("token that is predicted", 1, all.len()),
-        Axis::from_zero("KL divergence from the dense prediction, thousandths of a nat", kl.iter().copied()),
+        PlotAxis::places("token that is predicted", 1, all.len()),
+        PlotAxis::from_zero("KL divergence from the dense prediction, thousandths of a nat", kl.iter().copied()),
     ];
     let bar = |(i, kl): (u32, f64)| [f64::from(i) + 0.1, 0.0, f64::from(i) + 0.9, kl.max(0.0)];
     let row = |(i, token): (usize, &Prediction)| vec![Cell::from(i), token.text.as_str().into(), token.kl.into()];

@@ -1,7 +1,7 @@
 //! Several programs side by side.
 
 use super::energy::unit;
-use super::figure::{Axis, Cell, Figure, Mark, Paint, SERIES, Table};
+use super::figure::{Cell, Figure, Mark, Paint, PlotAxis, SERIES, Table};
 use super::part::PagePart;
 use super::scale::number;
 use crate::report::contents::Report;
@@ -21,8 +21,8 @@ pub fn figures(report: &Report) -> Vec<Figure> {
     all
 }
 
-fn names(runs: &[RunSummary]) -> Axis {
-    Axis::names("program", runs.iter().map(|run| run.name.clone()))
+fn names(runs: &[RunSummary]) -> PlotAxis {
+    PlotAxis::names("program", runs.iter().map(|run| run.name.clone()))
 }
 
 /// The middles of bands.
@@ -60,7 +60,7 @@ fn perplexity(report: &Report) -> Figure {
     let values: Vec<_> = report.runs.iter().map(|run| (run.perplexity, run.perplexity_95)).collect();
     let found = report.evaluation.as_ref();
     let dense = found.and_then(|found| found.beside.as_ref()).map(|beside| beside.perplexity_dense);
-    let axes = [Axis::around("perplexity", ends(&values, 1.0).into_iter().chain(dense)), names(&report.runs)];
+    let axes = [PlotAxis::around("perplexity", ends(&values, 1.0).into_iter().chain(dense)), names(&report.runs)];
     let over = found.and_then(|found| found.intervals_over).unwrap_or("tokens");
     let row = |run: &RunSummary| {
         let [low, high] = run.perplexity_95.map_or([None, None], |ends| ends.map(Some));
@@ -83,7 +83,7 @@ fn divergence(runs: &[RunSummary]) -> Option<Figure> {
     let values: Option<Vec<_>> = runs.iter().map(|run| Some((run.kl?, run.kl_95))).collect();
     let values = values?;
     let axes = [
-        Axis::with_zero("KL divergence from the dense network, thousandths of a nat per token", ends(&values, 1e3)),
+        PlotAxis::with_zero("KL divergence from the dense network, thousandths of a nat per token", ends(&values, 1e3)),
         names(runs),
     ];
     let row = |run: &RunSummary| {
@@ -102,7 +102,7 @@ fn divergence(runs: &[RunSummary]) -> Option<Figure> {
 
 fn spikes(runs: &[RunSummary]) -> Figure {
     let axes =
-        [Axis::from_zero("spikes per neuron and token", runs.iter().map(|run| run.spikes_per_neuron)), names(runs)];
+        [PlotAxis::from_zero("spikes per neuron and token", runs.iter().map(|run| run.spikes_per_neuron)), names(runs)];
     let boxes = runs.iter().zip(middles()).map(|(run, y)| [0.0, y - 0.3, run.spikes_per_neuron, y + 0.3]).collect();
     let words =
         runs.iter().zip(middles()).map(|(run, y)| (run.spikes_per_neuron, y, number(run.spikes_per_neuron))).collect();
@@ -131,7 +131,8 @@ fn by_part(runs: &[RunSummary], list: &str) -> Option<Figure> {
             parts.push(part);
         }
     }
-    let axes = [Axis::from_zero(&format!("energy, {name} per token"), sums.iter().map(|pj| pj / scale)), names(runs)];
+    let axes =
+        [PlotAxis::from_zero(&format!("energy, {name} per token"), sums.iter().map(|pj| pj / scale)), names(runs)];
     let mut figure = Figure::new(
         &format!("runs-energy-{list}"),
         PagePart::Runs,
@@ -170,8 +171,8 @@ fn layers(runs: &[RunSummary]) -> Figure {
     }
     let all = runs.iter().flat_map(|run| run.layers.iter().map(|layer| layer.spikes_per_neuron));
     let axes = [
-        Axis::from_zero("spikes per neuron and token", all),
-        Axis::names("site", sites.iter().map(ToString::to_string)),
+        PlotAxis::from_zero("spikes per neuron and token", all),
+        PlotAxis::names("site", sites.iter().map(ToString::to_string)),
     ];
     let series = |(i, run): (usize, &RunSummary)| {
         let at =

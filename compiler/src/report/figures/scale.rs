@@ -1,15 +1,15 @@
 //! Where values of an axis lie on the paper, and what is written at its ticks.
 
-use super::figure::Scale;
+use super::figure::AxisScale;
 
-impl Scale {
+impl AxisScale {
     /// The place of a value between the axis's start, 0, and its end, 1. Values beyond lie at the ends.
     pub fn place(&self, value: f64) -> f64 {
         let share = match self {
-            Scale::Linear(low, high) => (value - low) / (high - low),
-            Scale::Log(low, high) => libm::log(value.max(f64::MIN_POSITIVE) / low) / libm::log(high / low),
-            Scale::Names(names) => value / names.len().max(1) as f64,
-            Scale::Slots(count, _) => value / (*count).max(1) as f64,
+            AxisScale::Linear(low, high) => (value - low) / (high - low),
+            AxisScale::Log(low, high) => libm::log(value.max(f64::MIN_POSITIVE) / low) / libm::log(high / low),
+            AxisScale::Names(names) => value / names.len().max(1) as f64,
+            AxisScale::Slots(count, _) => value / (*count).max(1) as f64,
         };
         if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) }
     }
@@ -17,16 +17,16 @@ impl Scale {
     /// Values with what is written at them, at most about `count` of a numeric axis.
     pub fn ticks(&self, count: usize) -> Vec<(f64, String)> {
         match self {
-            Scale::Linear(low, high) => linear_ticks(*low, *high, count),
-            Scale::Log(low, high) => log_ticks(*low, *high, count),
-            Scale::Names(names) => (0..).map(|i| f64::from(i) + 0.5).zip(names.iter().cloned()).collect(),
-            Scale::Slots(_, ticks) => ticks.clone(),
+            AxisScale::Linear(low, high) => linear_ticks(*low, *high, count),
+            AxisScale::Log(low, high) => log_ticks(*low, *high, count),
+            AxisScale::Names(names) => (0..).map(|i| f64::from(i) + 0.5).zip(names.iter().cloned()).collect(),
+            AxisScale::Slots(_, ticks) => ticks.clone(),
         }
     }
 
     /// Whether it has bands.
     pub fn is_banded(&self) -> bool {
-        matches!(self, Scale::Names(_) | Scale::Slots(..))
+        matches!(self, AxisScale::Names(_) | AxisScale::Slots(..))
     }
 }
 
@@ -126,21 +126,24 @@ fn raised(c: char) -> char {
 mod tests {
     use super::*;
 
-    fn words(scale: &Scale, count: usize) -> Vec<String> {
+    fn words(scale: &AxisScale, count: usize) -> Vec<String> {
         scale.ticks(count).into_iter().map(|(_, words)| words).collect()
     }
 
     #[test]
     fn ticks_are_round() {
-        assert_eq!(words(&Scale::Linear(0.0, 10.0), 5), ["0", "2", "4", "6", "8", "10"]);
-        assert_eq!(words(&Scale::Linear(-0.25, 0.3), 5), ["−0.2", "0.0", "0.2"]);
-        assert_eq!(words(&Scale::Linear(0.0, 25_000.0), 3), ["0", "10,000", "20,000"]);
-        assert_eq!(words(&Scale::Linear(0.0, 2e-7), 2), ["0", "10⁻⁷", "2×10⁻⁷"]);
-        assert_eq!(words(&Scale::Log(0.5, 2000.0), 6), ["1", "10", "100", "1,000"]);
-        assert_eq!(words(&Scale::Log(3.0, 30.0), 6), ["5", "10", "20"]);
-        for scale in
-            [Scale::Linear(1.0, 1.0), Scale::Linear(f64::NAN, 1.0), Scale::Log(1.0, 1.0001), Scale::Log(40.0, 41.0)]
-        {
+        assert_eq!(words(&AxisScale::Linear(0.0, 10.0), 5), ["0", "2", "4", "6", "8", "10"]);
+        assert_eq!(words(&AxisScale::Linear(-0.25, 0.3), 5), ["−0.2", "0.0", "0.2"]);
+        assert_eq!(words(&AxisScale::Linear(0.0, 25_000.0), 3), ["0", "10,000", "20,000"]);
+        assert_eq!(words(&AxisScale::Linear(0.0, 2e-7), 2), ["0", "10⁻⁷", "2×10⁻⁷"]);
+        assert_eq!(words(&AxisScale::Log(0.5, 2000.0), 6), ["1", "10", "100", "1,000"]);
+        assert_eq!(words(&AxisScale::Log(3.0, 30.0), 6), ["5", "10", "20"]);
+        for scale in [
+            AxisScale::Linear(1.0, 1.0),
+            AxisScale::Linear(f64::NAN, 1.0),
+            AxisScale::Log(1.0, 1.0001),
+            AxisScale::Log(40.0, 41.0),
+        ] {
             assert!(scale.ticks(5).len() < 20, "{scale:?}");
         }
     }
@@ -156,8 +159,12 @@ mod tests {
 
     #[test]
     fn every_value_is_on_the_paper() {
-        for scale in [Scale::Linear(0.0, 0.0), Scale::Linear(2.0, 3.0), Scale::Log(1.0, 10.0), Scale::Names(Vec::new())]
-        {
+        for scale in [
+            AxisScale::Linear(0.0, 0.0),
+            AxisScale::Linear(2.0, 3.0),
+            AxisScale::Log(1.0, 10.0),
+            AxisScale::Names(Vec::new()),
+        ] {
             for value in [f64::NAN, f64::NEG_INFINITY, -1.0, 0.0, 2.5, f64::INFINITY] {
                 assert!((0.0..=1.0).contains(&scale.place(value)), "{scale:?} {value}");
             }

@@ -1,6 +1,6 @@
 //! Spikes by layer, by timestep, by token; the raster of one layer; keys of attention that fired.
 
-use super::figure::{Axis, Cell, Figure, Mark, Paint, Scale, Size, Stroke, TONES, Table};
+use super::figure::{AxisScale, Cell, Figure, Mark, Paint, PlotAxis, Size, Stroke, TONES, Table};
 use super::part::PagePart;
 use crate::report::contents::Report;
 use crate::report::raster::{ReportLayer, numbers};
@@ -28,8 +28,8 @@ fn by_layer(report: &Report, tokens: usize) -> Figure {
     let layers = &report.layers;
     let rates: Vec<f64> = layers.iter().map(|layer| rate(layer, tokens)).collect();
     let axes = [
-        Axis::from_zero("spikes per neuron and token", rates.iter().copied()),
-        Axis::names("site", layers.iter().map(|layer| layer.site.clone())),
+        PlotAxis::from_zero("spikes per neuron and token", rates.iter().copied()),
+        PlotAxis::names("site", layers.iter().map(|layer| layer.site.clone())),
     ];
     let boxes = (0..).zip(&rates).map(|(i, &rate)| [0.0, f64::from(i) + 0.2, rate, f64::from(i) + 0.8]).collect();
     let silent = |(i, layer): (i32, &ReportLayer)| {
@@ -84,8 +84,10 @@ fn by_timestep(report: &Report, tokens: usize) -> Figure {
     let same = kinds.keys().all(|(_, steps)| usize::from(*steps) == most);
     let rate = |sum: &KindRate, spikes: u64| spikes as f64 / (sum.neurons * tokens).max(1) as f64;
     let highest = kinds.values().flat_map(|(_, sum)| sum.spikes.iter().map(|&spikes| rate(sum, spikes)));
-    let axes =
-        [Axis::places("timestep", 1, most), Axis::from_zero("firing rate, share of neurons with a spike", highest)];
+    let axes = [
+        PlotAxis::places("timestep", 1, most),
+        PlotAxis::from_zero("firing rate, share of neurons with a spike", highest),
+    ];
     let mut figure = Figure::new("rate-by-timestep", PagePart::Spikes, "Firing rate by timestep", axes);
     figure.table =
         Table::new(&["layers of the kind", "timesteps", "timestep", "spikes", "share of neurons with a spike"]);
@@ -165,8 +167,8 @@ fn by_token(report: &Report, tokens: usize) -> Figure {
         }
     }
     let axes = [
-        Axis::places("token that is read, from 0", 0, tokens),
-        Axis::names("site", layers.iter().map(|layer| layer.site.clone())),
+        PlotAxis::places("token that is read, from 0", 0, tokens),
+        PlotAxis::names("site", layers.iter().map(|layer| layer.site.clone())),
     ];
     let head: Vec<String> =
         ["site".to_string()].into_iter().chain((0..tokens).map(|token| format!("token {token}, spikes"))).collect();
@@ -234,11 +236,11 @@ fn raster(report: &Report, tokens: usize) -> Option<Figure> {
     let labels = (0..neurons).step_by(usize::max(1, neurons / 8));
     let labels = labels.map(|i| (i as f64 + 0.5, layer.raster.neurons[i].to_string())).collect();
     let axes = [
-        Axis::new(
+        PlotAxis::new(
             &format!("token that is read, from 0, of {steps} timesteps each"),
-            Scale::Slots(places, ticks.collect()),
+            AxisScale::Slots(places, ticks.collect()),
         ),
-        Axis::new("neuron", Scale::Slots(neurons, labels)),
+        PlotAxis::new("neuron", AxisScale::Slots(neurons, labels)),
     ];
     let order = if code == Code::Binary { " The first timestep of a token weighs most." } else { "" };
     Some(Figure {
@@ -261,8 +263,8 @@ fn keys(report: &Report) -> Option<Figure> {
     }
     let share = |fired: u64, keys: u64| 100.0 * fired as f64 / keys.max(1) as f64;
     let axes = [
-        Axis::from_zero("keys that fired, %", all.iter().map(|site| share(site.fired, site.keys))),
-        Axis::names("site", all.iter().map(|site| site.site.clone())),
+        PlotAxis::from_zero("keys that fired, %", all.iter().map(|site| share(site.fired, site.keys))),
+        PlotAxis::names("site", all.iter().map(|site| site.site.clone())),
     ];
     let boxes = (0..).map(f64::from).zip(all).map(|(i, site)| [0.0, i + 0.2, share(site.fired, site.keys), i + 0.8]);
     let row = |site: &crate::report::contents::AttentionKeys| {

@@ -1,12 +1,12 @@
 //! A figure as SVG. Elements have classes and no colours: the page colours them by its theme, a file brings its own style.
 
-use super::figure::{Axis, Figure, Mark, Paint, SERIES, Scale, Size, Stroke, TONES};
+use super::figure::{AxisScale, Figure, Mark, Paint, PlotAxis, SERIES, Size, Stroke, TONES};
 use super::letters::{outlines, shortened, width, wrapped};
 use std::fmt::Write;
 
 /// What is drawn for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum View {
+pub enum FigureView {
     /// A page of usual width.
     Wide,
     /// A narrow screen.
@@ -69,15 +69,15 @@ fn tone_colour(tone: u8) -> String {
 }
 
 /// A figure as it stands in the page: without style and ground.
-pub fn inline(figure: &Figure, view: View, words: Words) -> String {
-    let mut drawing = Drawing::new(figure, view, words);
+pub fn inline(figure: &Figure, view: FigureView, words: Words) -> String {
+    let mut drawing = FigureDrawing::new(figure, view, words);
     drawing.draw();
     format!("{}{}</svg>", drawing.head(), drawing.body)
 }
 
 /// A figure as a file of its own.
 pub fn whole(figure: &Figure, words: Words) -> String {
-    stand_alone(&inline(figure, View::Wide, words))
+    stand_alone(&inline(figure, FigureView::Wide, words))
 }
 
 /// The same from what stands in a page.
@@ -142,7 +142,7 @@ enum Anchor {
 }
 
 /// A figure in the making.
-struct Drawing<'a> {
+struct FigureDrawing<'a> {
     figure: &'a Figure,
     words: Words,
     width: f64,
@@ -154,12 +154,12 @@ struct Drawing<'a> {
     body: String,
 }
 
-impl<'a> Drawing<'a> {
-    fn new(figure: &'a Figure, view: View, words: Words) -> Self {
+impl<'a> FigureDrawing<'a> {
+    fn new(figure: &'a Figure, view: FigureView, words: Words) -> Self {
         let width = match (figure.size, view) {
             (Size::Half, _) => 420.0,
-            (Size::Full, View::Wide) => 720.0,
-            (Size::Full, View::Narrow) => 340.0,
+            (Size::Full, FigureView::Wide) => 720.0,
+            (Size::Full, FigureView::Narrow) => 340.0,
         };
         let body = String::new();
         Self { figure, words, width, height: 0.0, left: 0.0, right: 0.0, top: 0.0, bottom: 0.0, body }
@@ -180,7 +180,7 @@ impl<'a> Drawing<'a> {
         self.top = 4.0;
         self.key();
         // Names need no title: they say what they are.
-        let named = matches!(self.figure.y.scale, Scale::Names(_));
+        let named = matches!(self.figure.y.scale, AxisScale::Names(_));
         if !named {
             for line in in_lines(&self.figure.y.title, self.width - 8.0) {
                 self.top += LINE;
@@ -228,9 +228,9 @@ impl<'a> Drawing<'a> {
         self.left = widest.min(0.45 * self.width).ceil() + 8.0;
         self.right = self.width - 12.0 - self.words_beyond();
         let tall = match &y.scale {
-            Scale::Names(names) => BAND * names.len().max(1) as f64,
-            Scale::Slots(..) => 0.6 * self.width,
-            Scale::Linear(..) | Scale::Log(..) => {
+            AxisScale::Names(names) => BAND * names.len().max(1) as f64,
+            AxisScale::Slots(..) => 0.6 * self.width,
+            AxisScale::Linear(..) | AxisScale::Log(..) => {
                 if self.width > 500.0 {
                     250.0
                 } else {
@@ -271,15 +271,17 @@ impl<'a> Drawing<'a> {
     }
 
     fn axis_x(&mut self) {
-        let Axis { title, scale } = &self.figure.x;
+        let PlotAxis { title, scale } = &self.figure.x;
         let count = ((self.right - self.left) / 75.0).max(2.0) as usize;
         let (mut free, low) = (f64::NEG_INFINITY, self.bottom + 15.0);
         let mut lines = format!("M{} {}H{}", c(self.left), c(self.bottom), c(self.right));
         for (value, words) in scale.ticks(count) {
             let (x, half) = (self.px(value), room_of(&words) / 2.0);
             let _ = match scale {
-                Scale::Linear(..) | Scale::Log(..) => write!(lines, "M{} {}V{}", c(x), c(self.top), c(self.bottom)),
-                Scale::Names(_) | Scale::Slots(..) => write!(lines, "M{} {}v4", c(x), c(self.bottom)),
+                AxisScale::Linear(..) | AxisScale::Log(..) => {
+                    write!(lines, "M{} {}V{}", c(x), c(self.top), c(self.bottom))
+                }
+                AxisScale::Names(_) | AxisScale::Slots(..) => write!(lines, "M{} {}v4", c(x), c(self.bottom)),
             };
             let middle = x.min(self.width - half).max(half);
             if middle - half > free + 6.0 {
@@ -296,12 +298,12 @@ impl<'a> Drawing<'a> {
     }
 
     fn axis_y(&mut self) {
-        let Axis { scale, .. } = &self.figure.y;
+        let PlotAxis { scale, .. } = &self.figure.y;
         let mut lines = format!("M{} {}V{}", c(self.left), c(self.top), c(self.bottom));
-        let (mut free, named) = (f64::NEG_INFINITY, matches!(scale, Scale::Names(_)));
+        let (mut free, named) = (f64::NEG_INFINITY, matches!(scale, AxisScale::Names(_)));
         for (value, words) in scale.ticks(6) {
             let y = self.py(value);
-            if matches!(scale, Scale::Linear(..) | Scale::Log(..)) {
+            if matches!(scale, AxisScale::Linear(..) | AxisScale::Log(..)) {
                 let _ = write!(lines, "M{} {}H{}", c(self.left), c(y), c(self.right));
             }
             // Labels of numbers keep apart; every name is written.
@@ -456,7 +458,8 @@ mod tests {
     use super::*;
 
     fn figure(title: &str) -> Figure {
-        let axes = [Axis::from_zero("spikes <per> neuron", [3.0]), Axis::names("site", ["h.0 & 'x'".to_string()])];
+        let axes =
+            [PlotAxis::from_zero("spikes <per> neuron", [3.0]), PlotAxis::names("site", ["h.0 & 'x'".to_string()])];
         let marks = vec![
             Mark::Boxes(Paint::Spiking, vec![[0.0, 0.15, 2.5, 0.85]]),
             Mark::Words(Paint::Ink, vec![(2.5, 0.5, "2.5".into())]),
@@ -479,7 +482,7 @@ mod tests {
                 assert!(tree.is_ok_and(|tree| tree.size().width() == 732.0), "{title:?}");
                 assert!(!file.contains("<script"));
             }
-            let inline = inline(&figure(title), View::Narrow, Words::Text);
+            let inline = inline(&figure(title), FigureView::Narrow, Words::Text);
             assert!(!inline.contains("<style>") && inline.contains("viewBox='-6 -6 352 "));
         }
     }

@@ -1,6 +1,6 @@
 //! A training run: its losses, and the program before and after it.
 
-use super::figure::{Axis, Cell, Figure, Mark, Paint, Stroke, Table};
+use super::figure::{Cell, Figure, Mark, Paint, PlotAxis, Stroke, Table};
 use super::part::PagePart;
 use super::scale::number;
 use crate::report::contents::Report;
@@ -27,8 +27,8 @@ fn losses(curve: &TrainingCurve) -> Option<Figure> {
     let all = || steps.iter().chain(&validation);
     all().next()?;
     let axes = [
-        Axis::with_zero("step", all().map(|(step, _)| *step)),
-        Axis::log_around("loss, logarithmic", all().map(|(_, loss)| *loss)),
+        PlotAxis::with_zero("step", all().map(|(step, _)| *step)),
+        PlotAxis::log_around("loss, logarithmic", all().map(|(_, loss)| *loss)),
     ];
     let row = |kind: &'static str| move |(step, loss): &(u64, f64)| vec![kind.into(), (*step).into(), (*loss).into()];
     Some(Figure {
@@ -57,8 +57,8 @@ fn perplexity(sides: &[(&str, &Comparison)]) -> Figure {
     let values: Vec<(String, f64)> =
         sides.iter().map(|(name, side)| (format!("{name} training"), side.perplexity)).collect();
     let axes = [
-        Axis::log_around("perplexity, logarithmic", values.iter().map(|(_, x)| *x).chain([dense])),
-        Axis::names("program", values.iter().map(|(name, _)| name.clone())),
+        PlotAxis::log_around("perplexity, logarithmic", values.iter().map(|(_, x)| *x).chain([dense])),
+        PlotAxis::names("program", values.iter().map(|(name, _)| name.clone())),
     ];
     let dots = values.iter().zip(middles()).map(|((_, x), y)| (*x, y)).collect();
     let words = values.iter().zip(middles()).map(|((_, x), y)| (*x, y, number(*x))).collect();
@@ -84,8 +84,8 @@ fn perplexity(sides: &[(&str, &Comparison)]) -> Figure {
 fn agreement(sides: &[(&str, &Comparison)]) -> Figure {
     let share = |side: &Comparison| 100.0 * side.top1_agreement;
     let axes = [
-        Axis::new("top-1 agreement with the dense network, %", super::figure::Scale::Linear(0.0, 100.0)),
-        Axis::names("program", sides.iter().map(|(name, _)| format!("{name} training"))),
+        PlotAxis::new("top-1 agreement with the dense network, %", super::figure::AxisScale::Linear(0.0, 100.0)),
+        PlotAxis::names("program", sides.iter().map(|(name, _)| format!("{name} training"))),
     ];
     let boxes = sides.iter().zip(middles()).map(|((_, side), y)| [0.0, y - 0.3, share(side), y + 0.3]).collect();
     let words = sides.iter().zip(middles()).map(|((_, side), y)| (share(side), y, number(share(side)))).collect();

@@ -1,7 +1,7 @@
 //! A report as one page: the template's parts and the data, in one file that needs nothing else.
 
 use crate::report::contents::Report;
-use crate::report::figures::{self, Figure, Size, View, Words, inline};
+use crate::report::figures::{self, Figure, FigureView, Size, Words, inline};
 use serde_json::{Value as Json, json};
 
 const HTML: &str = include_str!("page.html");
@@ -51,7 +51,7 @@ pub fn page(report: &Report) -> String {
 
 /// A figure as the page's script takes it.
 fn drawing(figure: &Figure) -> Json {
-    let narrow = (figure.size == Size::Full).then(|| inline(figure, View::Narrow, Words::Text));
+    let narrow = (figure.size == Size::Full).then(|| inline(figure, FigureView::Narrow, Words::Text));
     json!({
         "id": figure.id,
         "part": figure.part.id(),
@@ -59,7 +59,7 @@ fn drawing(figure: &Figure) -> Json {
         "title": figure.title,
         "caption": figure.caption,
         "half": figure.size == Size::Half,
-        "svg": inline(figure, View::Wide, Words::Text),
+        "svg": inline(figure, FigureView::Wide, Words::Text),
         "narrow": narrow,
         "csv": figure.table.csv(),
     })
