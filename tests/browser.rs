@@ -161,6 +161,26 @@ impl Browser {
         }
     }
 
+    /// The page as it would be printed on A4, PDF in base64.
+    pub fn printed(&mut self) -> String {
+        let paper =
+            json!({ "paperWidth": 8.27, "paperHeight": 11.69, "printBackground": true, "preferCSSPageSize": true });
+        self.call("Page.printToPDF", paper)["data"].as_str().unwrap_or("").to_string()
+    }
+
+    /// Sets the page's width as paper has it, and shows it as it is printed.
+    pub fn look_print(&mut self, width: u32) {
+        let metrics = json!({ "width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": false });
+        self.call("Emulation.setDeviceMetricsOverride", metrics);
+        self.call("Emulation.setEmulatedMedia", json!({ "media": "print" }));
+    }
+
+    /// Where files that the page saves go.
+    pub fn save_into(&mut self, folder: &Path) {
+        let to = json!({ "behavior": "allow", "downloadPath": folder.display().to_string() });
+        self.call("Page.setDownloadBehavior", to);
+    }
+
     /// A picture of the whole page, PNG in base64.
     pub fn picture(&mut self) -> String {
         let picture = self.call("Page.captureScreenshot", json!({ "captureBeyondViewport": true }));

@@ -34,6 +34,7 @@ fn folder() -> &'static Path {
         run(folder.path(), "compile model.onnx -o model.snn --calibration-tokens 4096");
         let classical = "compile model.onnx -o classical.snn --code st_bif --timesteps 8 --calibration-tokens 2048";
         run(folder.path(), classical);
+        run(folder.path(), "compile model.onnx -o four.snn --timesteps 4 --calibration-tokens 2048");
         silence(&at("model.snn"), &at("silent.snn"), "h.1.mlp.down.in");
         folder
     };
@@ -151,6 +152,248 @@ fn the_passes_are_those_of_the_file() {
     assert_eq!(report["missing"].as_array().unwrap().len(), 3);
 }
 
+/// A CSV file as rows of cells; no cell of these has a line break.
+fn csv(path: &Path) -> Vec<Vec<String>> {
+    let cells = |line: &str| {
+        let (mut cells, mut quoted) = (vec![String::new()], false);
+        for c in line.chars() {
+            match c {
+                '"' => quoted = !quoted,
+                ',' if !quoted => cells.push(String::new()),
+                c => cells.last_mut().unwrap().push(c),
+            }
+        }
+        cells
+    };
+    fs::read_to_string(path).unwrap().lines().map(cells).collect()
+}
+
+/// Looks at the three files of a figure.
+fn check_files(figures: &Path, name: &str) {
+    let svg = fs::read_to_string(figures.join(format!("{name}.svg"))).unwrap();
+    assert!(svg.starts_with("<svg xmlns='http://www.w3.org/2000/svg'") && svg.contains("<style>"), "{name}");
+    assert!(!svg.contains("var(") && !svg.contains("href"), "{name} needs nothing else");
+    let number = |key: &str| -> f64 {
+        svg.split_once(&format!(" {key}='")).unwrap().1.split('\'').next().unwrap().parse().unwrap()
+    };
+    let png = fs::read(figures.join(format!("{name}.png"))).unwrap();
+    assert_eq!(&png[..8], b"\x89PNG\r\n\x1a\n", "{name}");
+    let side = |at: usize| f64::from(u32::from_be_bytes(png[at..at + 4].try_into().unwrap()));
+    assert!((side(16) - 2.0 * number("width")).abs() <= 2.0, "{name}: {} pixels wide", side(16));
+    assert!((side(20) - 2.0 * number("height")).abs() <= 2.0, "{name}: {} pixels high", side(20));
+    let rows = csv(&figures.join(format!("{name}.csv")));
+    assert!(rows.len() > 1 && rows.iter().all(|row| row.len() == rows[0].len()), "{name}");
+}
+
+/// Every figure is three files; the SVG is XML with a style of its own, the PNG is a picture of twice its size, and the CSV has the
+/// numbers of the JSON.
+#[test]
+fn figures_are_files_whose_numbers_are_those_of_the_json() {
+    let line = "model.snn --text text.txt --tokens 24 --reference model.onnx";
+    run(folder(), &format!("report {line} --ledger --ledger-tokens 64 --figures figures -o with.html"));
+    let figures = folder().join("figures");
+    let names: Vec<String> = fs::read_dir(&figures)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter_map(|name| name.strip_suffix(".svg").map(String::from))
+        .collect();
+    let wanted = [
+        "spikes-by-layer",
+        "rate-by-timestep",
+        "spikes-by-token",
+        "raster",
+        "attention-keys",
+        "membrane",
+        "levels-h.0.mlp.hidden",
+        "firing-head",
+        "energy-by-part-paper45",
+        "energy-by-list",
+        "errors-by-site",
+        "errors-cumulative",
+        "surprisal-by-token",
+        "kl-by-token",
+    ];
+    for name in wanted {
+        assert!(names.iter().any(|known| known == name), "{name} of {names:?}");
+    }
+    names.iter().for_each(|name| check_files(&figures, name));
+    let report = inspect(line);
+    let layers = report["layers"].as_array().unwrap();
+    let rows = csv(&figures.join("spikes-by-layer.csv"));
+    assert_eq!(rows.len(), layers.len() + 1);
+    for (row, layer) in rows[1..].iter().zip(layers) {
+        assert_eq!(
+            (&row[0], row[3].parse().ok()),
+            (&layer["site"].as_str().unwrap().to_string(), layer["spikes"].as_u64())
+        );
+    }
+    let rows = csv(&figures.join("rate-by-timestep.csv"));
+    let spikes = rows[1..].iter().map(|row| row[3].parse::<u64>().unwrap()).sum::<u64>();
+    assert_eq!(report["evaluation"]["spikes"], spikes, "timesteps have all spikes");
+    let rows = csv(&figures.join("energy-by-list.csv"));
+    for row in &rows[1..] {
+        let total = &report["energy"]["total"][&row[0]];
+        assert_eq!(
+            (row[1].parse::<f64>().ok(), row[2].parse::<f64>().ok()),
+            (total["dense_pj"].as_f64(), total["spiking_pj"].as_f64())
+        );
+    }
+    let rows = csv(&figures.join("energy-by-part-paper45.csv"));
+    let (parts, all) = rows[1..].split_at(rows.len() - 2);
+    for column in 1..4 {
+        let sum: f64 = parts.iter().map(|row| row[column].parse::<f64>().unwrap()).sum();
+        let all: f64 = all[0][column].parse().unwrap();
+        assert!((sum - all).abs() <= 1e-9 * all.abs(), "parts are the whole: {sum} and {all}");
+    }
+    let token = &report["predictions"][3];
+    let row = &csv(&figures.join("surprisal-by-token.csv"))[4];
+    let bits = |nll: &Json| nll.as_f64().unwrap() / std::f64::consts::LN_2;
+    assert!((row[2].parse::<f64>().unwrap() - bits(&token["spiking"]["nll"])).abs() < 1e-9);
+    assert!((row[3].parse::<f64>().unwrap() - bits(&token["dense"]["nll"])).abs() < 1e-9);
+    // The same bytes once more, on another number of threads.
+    run(folder(), &format!("report {line} --ledger --ledger-tokens 64 --figures again --threads 1 -o with.html"));
+    for name in &names {
+        for ending in ["svg", "png", "csv"] {
+            let bytes = |at: &str| fs::read(folder().join(at).join(format!("{name}.{ending}"))).unwrap();
+            assert!(bytes("figures") == bytes("again"), "{name}.{ending}");
+        }
+    }
+}
+
+/// No figure replaces a file that was read, and nothing is written then.
+#[test]
+fn figures_do_not_replace_inputs() {
+    let here = folder().join("guarded");
+    fs::create_dir_all(&here).unwrap();
+    let curve = here.join("training-loss.csv");
+    let line = r#"{"schema":"snnc.train.v2","kind":"step","step":1,"loss":2.5,"norm":1.0,"rate":0.1,"tokens":8,"tokens_per_s":1.0}"#;
+    fs::write(&curve, line).unwrap();
+    let args = [
+        "report",
+        "model.snn",
+        "--training",
+        "guarded/training-loss.csv",
+        "--figures",
+        "guarded",
+        "-o",
+        "guarded/page.html",
+    ];
+    let output = Command::new(snnc()).args(args).current_dir(folder()).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("--training") && told.contains("--figures"), "{told}");
+    assert_eq!(fs::read_dir(&here).unwrap().count(), 1, "nothing was written");
+    assert_eq!(fs::read_to_string(&curve).unwrap(), line);
+}
+
+/// The traced neuron fires as the raster of its layer says, for both kinds of neurons, and as its level demands.
+#[test]
+fn a_membrane_is_that_of_the_run() {
+    for (model, site) in [
+        ("model.snn", "h.1.mlp.hidden"),
+        ("model.snn", "h.0.attention.in"),
+        ("classical.snn", "h.2.attention.q"),
+        ("classical.snn", "h.0.attention.in"),
+    ] {
+        let report = inspect(&format!("{model} --text text.txt --tokens 12 --neuron {site}:7@9"));
+        let trace = &report["neuron"];
+        assert_eq!((&trace["site"], &trace["neuron"], &trace["token"]), (&json!(site), &json!(7), &json!(9)));
+        let layer = report["layers"].as_array().unwrap().iter().find(|layer| layer["site"] == site).unwrap();
+        let (planes, width) =
+            (layer["raster"]["planes"].as_u64().unwrap() as usize, layer["width"].as_u64().unwrap() as usize);
+        let data = STANDARD.decode(layer["raster"]["data"].as_str().unwrap()).unwrap();
+        let at = |plane: usize| i64::from(data[(9 * planes + plane) * width + 7] as i8);
+        let steps = trace["steps"].as_array().unwrap();
+        let fired =
+            steps.iter().filter(|step| step["phase"] != "integrate").map(|step| step["spike"].as_i64().unwrap());
+        let fired: Vec<i64> = fired.collect();
+        assert_eq!(trace["level"], (0..planes).map(at).sum::<i64>(), "{model} {site}");
+        if planes > 1 {
+            assert_eq!(fired, (0..planes).map(at).collect::<Vec<_>>(), "{model} {site}");
+        } else {
+            // What no spike has taken is less than a level, if nothing was clipped.
+            let left = steps.last().unwrap()["potential"].as_f64().unwrap();
+            assert!(left.abs() <= 0.5 || trace["level"].as_i64().unwrap().unsigned_abs() == 127, "{left}");
+        }
+    }
+    for (neuron, told) in
+        [("nowhere:0", "no site"), ("h.0.mlp.hidden:9999", "neurons 0 to"), ("h.0.mlp.hidden:0@99", "tokens 0 to")]
+    {
+        let line = format!("inspect model.snn --text text.txt --tokens 12 --neuron {neuron}");
+        let output = Command::new(snnc()).args(line.split(' ')).current_dir(folder()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(told), "{neuron}: {said}");
+    }
+}
+
+/// Several programs have the numbers that each has alone; programs of another text or network are refused.
+#[test]
+fn programs_are_compared_by_their_own_numbers() {
+    let line = "--text text.txt --tokens 24 --reference model.onnx";
+    run(folder(), &format!("report model.snn four.snn classical.snn {line} --figures compared -o compared.html"));
+    let rows = csv(&folder().join("compared/runs-perplexity.csv"));
+    for (row, model) in rows[1..].iter().zip(["model.snn", "four.snn", "classical.snn"]) {
+        let alone = inspect(&format!("{model} {line}"));
+        assert_eq!(row[0], model);
+        let found = &alone["evaluation"];
+        assert_eq!(row[1].parse::<f64>().ok(), found["perplexity"].as_f64());
+        assert_eq!(row[2].parse::<f64>().ok(), found["perplexity_95"][0].as_f64());
+        let [low, middle, high] =
+            [&found["perplexity_95"][0], &found["perplexity"], &found["perplexity_95"][1]].map(|x| x.as_f64().unwrap());
+        assert!(low < middle && middle < high && found["intervals_over"] == "tokens");
+    }
+    let output = Command::new(snnc()).args(["report", "model.snn", "four.snn"]).current_dir(folder()).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--text"), "what compares needs a text");
+}
+
+/// What `tune` and `train` print is shown with its own numbers.
+#[test]
+fn a_front_and_a_training_run_are_shown() {
+    let point = |flags: &str, uniform: bool, rise: f64, saved: f64| {
+        json!({ "flags": flags, "uniform": uniform, "perplexity_increase": rise, "kl": 0.01, "spikes_per_neuron": 1.5, "timesteps_mean": 5.0,
+            "additions_per_token": 1e6, "attention_additions_per_token": 1e5,
+            "saving": { "paper45": { "attention_block": 0.5, "total": saved }, "int45": { "attention_block": null, "total": null } } })
+    };
+    let best = point("--timesteps 5", true, 0.01, 0.5);
+    let tune = json!({ "schema": "snnc.tune.v2", "budget": "perplexity+1%", "minimise": "energy", "chosen": best,
+        "points": [best, point("--timesteps 4,head=7", false, 0.02, 0.6)] });
+    fs::write(folder().join("tune.json"), tune.to_string()).unwrap();
+    let compared = |perplexity: f64| json!({ "recall": [], "recall_dense": [], "tokens": 64, "perplexity": perplexity, "perplexity_dense": 20.0, "kl": 0.1, "top1_agreement": 0.75 });
+    let lines = [
+        json!({ "schema": "snnc.train.v2", "kind": "before", "program": compared(90.0) }),
+        json!({ "schema": "snnc.train.v2", "kind": "step", "step": 1, "loss": 2.5, "norm": 1.0, "rate": 0.1, "tokens": 8, "tokens_per_s": 1.0 }),
+        json!({ "schema": "snnc.train.v2", "kind": "validation", "step": 1, "loss": 2.25, "best": true }),
+        json!({ "schema": "snnc.train.v2", "kind": "after", "program": compared(25.0) }),
+    ];
+    fs::write(folder().join("train.jsonl"), lines.map(|line| line.to_string()).join("\n")).unwrap();
+    run(folder(), "report model.snn --tune tune.json --training train.jsonl --figures fronts -o fronts.html");
+    let rows = csv(&folder().join("fronts/front-energy-paper45.csv"));
+    assert_eq!((rows[1][0].as_str(), rows[1][1].as_str(), rows[2][8].as_str()), ("50", "1", "--timesteps 4,head=7"));
+    assert!(folder().join("fronts/front-timesteps.svg").is_file());
+    assert!(!folder().join("fronts/front-energy-int45.svg").exists(), "what has no price has no place");
+    let rows = csv(&folder().join("fronts/training-perplexity.csv"));
+    assert_eq!((rows[1][2].as_str(), rows[2][2].as_str()), ("90", "25"));
+    assert_eq!(csv(&folder().join("fronts/training-loss.csv")).len(), 3);
+    for (option, file, told) in
+        [("--tune", "train.jsonl", "tune"), ("--training", "tune.json", "train"), ("--tune", "text.txt", "tune")]
+    {
+        let output =
+            Command::new(snnc()).args(["report", "model.snn", option, file]).current_dir(folder()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(file) && said.contains(told), "{option} {file}: {said}");
+    }
+}
+
+/// A network that is much worse than its reference says so in the first line.
+#[test]
+fn a_bad_network_says_so_first() {
+    run(folder(), "compile model.onnx -o bad.snn --timesteps 1 --calibration-tokens 2048");
+    let text = run(folder(), "inspect bad.snn --text text.txt --tokens 48 --reference model.onnx");
+    let first = text.lines().next().unwrap();
+    assert!(first.starts_with("much worse than its reference: perplexity"), "{first}");
+    let good = run(folder(), "inspect model.snn --text text.txt --tokens 48 --reference model.onnx");
+    assert!(good.starts_with("model.snn"), "{good}");
+}
+
 /// Where pictures go.
 fn pictures() -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/report-pages");
@@ -245,6 +488,80 @@ fn a_screen_reader_finds_its_way() {
         let least = browser.eval(CONTRAST);
         assert!(least["ratio"].as_f64().unwrap() >= 4.5, "{theme}: {least}");
     }
+    assert_eq!(browser.complaints, Vec::<String>::new());
+}
+
+/// Every figure can be saved from the page as it is saved without one, and the raster in view as well.
+#[test]
+fn figures_are_saved_from_the_page() {
+    let Some(mut browser) = browser() else { return };
+    let [whole, ..] = pages();
+    let line = "report model.snn --text text.txt --tokens 64 --reference model.onnx --ledger --ledger-tokens 64";
+    run(folder(), &format!("{line} --figures of-page -o of-page.html"));
+    let saved = tempfile::tempdir().unwrap();
+    browser.look(1200, 900, "dark");
+    browser.open(whole, READY);
+    browser.save_into(saved.path());
+    let names =
+        ["spikes-by-layer", "membrane", "energy-by-list", "surprisal-by-token", "errors-by-site", "raster-view"];
+    for name in names {
+        let buttons = match name {
+            "raster-view" => "document.querySelectorAll('#spikes .key .saving button')".to_string(),
+            _ => format!("document.querySelectorAll('#figure-{name} .saving button')"),
+        };
+        assert_eq!(
+            browser.eval(&format!("[...{buttons}].map(b => b.textContent)")),
+            json!(["SVG", "PNG", "CSV"]),
+            "{name}"
+        );
+        for (i, ending) in ["svg", "png", "csv"].into_iter().enumerate() {
+            browser.eval(&format!("{buttons}[{i}].click()"));
+            let file = saved.path().join(format!("{name}.{ending}"));
+            let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+            while !file.is_file() {
+                assert!(std::time::Instant::now() < until, "{} is not saved", file.display());
+                browser.eval("new Promise(done => setTimeout(done, 20))");
+            }
+            let bytes = fs::read(&file).unwrap();
+            match (ending, name) {
+                ("png", _) => assert!(bytes.starts_with(b"\x89PNG") && bytes.len() > 2000, "{name}"),
+                (_, "raster-view") => assert!(bytes.len() > 100, "{name}.{ending}"),
+                _ => assert!(
+                    bytes == fs::read(folder().join(format!("of-page/{name}.{ending}"))).unwrap(),
+                    "{name}.{ending}"
+                ),
+            }
+        }
+    }
+    assert_eq!(browser.complaints, Vec::<String>::new());
+}
+
+/// Narrow pages have every figure and every name, and so has paper.
+#[test]
+fn nothing_is_lost_on_a_phone_and_on_paper() {
+    let Some(mut browser) = browser() else { return };
+    let [whole, ..] = pages();
+    let seen = "[...document.querySelectorAll('figure svg.fig')].filter(svg => svg.checkVisibility()).map(svg => [svg.getAttribute('aria-label'), svg.querySelectorAll('text').length > 1, svg.getBoundingClientRect().width])";
+    browser.look(1440, 900, "light");
+    browser.open(whole, READY);
+    let wide = browser.eval(seen);
+    browser.look(360, 800, "light");
+    let narrow = browser.eval(seen);
+    let titles = |all: &Json| all.as_array().unwrap().iter().map(|svg| svg[0].clone()).collect::<Vec<_>>();
+    assert!(titles(&wide).len() > 10 && titles(&wide) == titles(&narrow), "{wide} {narrow}");
+    for svg in narrow.as_array().unwrap() {
+        assert!(svg[1] == true && svg[2].as_f64().unwrap() <= 360.0, "{svg}");
+    }
+    let names = "[...document.querySelectorAll('#figure-spikes-by-token svg')].filter(svg => svg.checkVisibility()).flatMap(svg => [...svg.querySelectorAll('text')].map(t => t.textContent)).filter(t => /^(h\\.|head)/.test(t)).length";
+    assert_eq!(browser.eval(names), json!(29), "every layer has its name");
+    browser.look(1000, 900, "dark");
+    let pdf = STANDARD.decode(browser.printed()).unwrap();
+    assert!(pdf.starts_with(b"%PDF"));
+    fs::write(pictures().join("whole.pdf"), pdf).unwrap();
+    // As paper sees it, nothing is cut by a scroll bar.
+    browser.look_print(700);
+    let cut = browser.eval("[...document.querySelectorAll('.scroll')].filter(e => e.checkVisibility() && e.scrollWidth > 702).map(e => [e.getAttribute('aria-label'), e.scrollWidth])");
+    assert_eq!(cut, json!([]), "tables fit the paper");
     assert_eq!(browser.complaints, Vec::<String>::new());
 }
 

@@ -15,7 +15,7 @@ use snnc::model::threads_or_all;
 use snnc::report;
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Measure how well a program predicts text, beside the dense network it came from; or several programs of one network
 #[derive(Args, Debug)]
@@ -125,12 +125,35 @@ impl EvalCommand {
     fn print(&self, found: &EvalReport) -> Result<(), Diagnostics> {
         if let (Some(path), Some(model)) = (&self.html, self.models.first()) {
             let title = report::file_name(model);
-            let page = report::page(&report::Report::of_evaluation(&title, found));
+            let options = self.options()?;
+            let sources = report::evaluation_sources(
+                [model, &options.text],
+                options.reference.as_deref(),
+                &options.onnx,
+                self.command(model, path),
+            )?;
+            let page = report::page(&report::Report::of_evaluation(&title, found, sources));
             files::write_whole(path, |out| out.write_all(page.as_bytes()))?;
             status(&format!("{}: written", path.display()));
         }
         let name = self.models.first().map_or(String::new(), |model| report::file_name(model));
         format::print(&OneEval { name, found }, self.format.format())
+    }
+
+    /// The command with file names alone.
+    fn command(&self, model: &Path, page: &Path) -> String {
+        let mut line = format!("snnc eval {}", report::file_name(model));
+        let files = [("--reference", &self.reference), ("--text", &self.text), ("--tokens", &self.tokens)];
+        for (flag, path) in files.into_iter().filter_map(|(flag, path)| Some((flag, path.as_ref()?))) {
+            line += &format!(" {flag} {}", report::file_name(path));
+        }
+        for (flag, number) in [("--windows", self.windows), ("--stride", self.stride)] {
+            line += &number.map_or(String::new(), |number| format!(" {flag} {number}"));
+        }
+        if self.ledger {
+            line += " --ledger";
+        }
+        line + &format!(" --html {}", report::file_name(page))
     }
 
     fn options(&self) -> Result<EvalOptions, Diagnostics> {

@@ -190,7 +190,7 @@ mod tests {
     }
 
     /// Command lines that name every file that a command can be given, each by another name.
-    const WITH_FILES: [&str; 31] = [
+    const WITH_FILES: [&str; 32] = [
         "check a --architecture b",
         "compile a -o b --tokenizer c --calibrate d --architecture e",
         "run a --prompts b --kernel-costs c --emit clif=d --architecture e",
@@ -203,6 +203,7 @@ mod tests {
         "inspect a --tokens b.npy",
         "inspect a --text b --reference c --prices d --architecture e",
         "report a --text b --reference c --prices d -o e --architecture f",
+        "report a b --text c --tune d --training e --figures f -o g",
         "logits a --tokens 1 -o b --kernel-costs c --architecture d",
         "logits a --tokens b.npy -o c",
         "show a --emit asm=b --kernel-costs c --architecture d",

@@ -2,13 +2,13 @@
 
 use crate::args::{OnnxArgs, StartArgs, WhichEngine, price_lists, text_or_ids, threads};
 use crate::bar::Bar;
-use crate::output::status;
+use crate::output::{status, warn};
 use clap::Args;
 use clap::error::ErrorKind;
 use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::model::threads_or_all;
-use snnc::report::{self, ReportOptions, file_name};
+use snnc::report::{self, ReportOptions, TraceChoice, figures, file_name};
 use snnc::tokens::start::StartChoice;
 use snnc_ir::diagnostic::Diagnostics;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 #[derive(Args, Debug)]
 pub struct Shown {
     /// The .snn file
+    #[arg(index = 1)]
     model: PathBuf,
     /// The ONNX file or folder that the program was compiled from.
     ///
@@ -35,6 +36,10 @@ pub struct Shown {
     /// Tokens that the ledger runs on [default: 2048; fewer for large networks]
     #[arg(long, value_name = "N", requires = "ledger", value_parser = clap::value_parser!(u32).range(1..), help_heading = "More to measure")]
     ledger_tokens: Option<u32>,
+    /// The neuron whose membrane is shown, such as h.0.mlp.hidden:12, or h.0.mlp.hidden:12@5 for token 5. [default: one of the
+    /// first MLP that fires at about half of its timesteps]
+    #[arg(long, value_name = "SITE[:INDEX][@TOKEN]", value_parser = neuron, help_heading = "More to measure")]
+    neuron: Option<TraceChoice>,
     /// A built-in price list, or a TOML file with one; repeatable [default: all built-in lists]
     #[arg(long, value_name = "NAME|FILE.toml", help_heading = "Prices")]
     prices: Vec<String>,
@@ -70,16 +75,45 @@ fn shown_tokens(text: &str) -> Result<ShownTokens, String> {
     }
 }
 
+/// A site, a neuron of it and a token, of which the last two may be missing.
+fn neuron(text: &str) -> Result<TraceChoice, String> {
+    let index = |text: &str| text.parse::<usize>().map_err(|_| format!("`{text}` is no index: write SITE:INDEX@TOKEN"));
+    let (place, token) = text.rsplit_once('@').map_or((text, None), |(place, token)| (place, Some(token)));
+    let (site, neuron) = place.rsplit_once(':').map_or((place, None), |(site, neuron)| (site, Some(neuron)));
+    if site.is_empty() {
+        return Err("it begins with a site, such as h.0.mlp.hidden".into());
+    }
+    Ok(TraceChoice {
+        site: Some(site.into()),
+        neuron: neuron.map(index).transpose()?,
+        token: token.map(index).transpose()?,
+    })
+}
+
 /// Write a page about a run: network, spikes, levels, energy, errors, predictions and IR
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   snnc report model.snn --text test.txt -o report.html
   snnc report model.snn --text test.txt --reference model.onnx --ledger -o report.html
+  snnc report model.snn --text test.txt --figures figures
+  snnc report t7.snn t5.snn t4.snn --text test.txt --reference model.onnx -o compared.html
 
 The page is one file. It opens in any browser, without a network.")]
 pub struct ReportCommand {
+    /// More programs of the same network, which the report compares with the first on the same text
+    #[arg(value_name = "MORE", index = 2)]
+    others: Vec<PathBuf>,
+    /// A file with what `snnc tune --json` printed. It adds the front of perplexity against energy and timesteps
+    #[arg(long, value_name = "FILE.json", help_heading = "More to show")]
+    tune: Option<PathBuf>,
+    /// A file with what `snnc train --json` printed. It adds the losses, and the program before and after training
+    #[arg(long, value_name = "FILE.jsonl", help_heading = "More to show")]
+    training: Option<PathBuf>,
+    /// Also write every figure as SVG, PNG and CSV into this folder, which is made if needed
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    figures: Option<PathBuf>,
     /// Output file [default: the program's name with .html, in the current folder]
-    #[arg(short, long, value_name = "FILE.html")]
+    #[arg(short, long, value_name = "FILE.html", help_heading = "Output")]
     output: Option<PathBuf>,
     #[command(flatten)]
     shown: Shown,
@@ -87,7 +121,11 @@ pub struct ReportCommand {
 
 impl ReportCommand {
     pub fn files(&self) -> FileUse {
-        self.shown.files().writes("-o", [self.output()])
+        let used = self.shown.files().reads_models("a program", &self.others);
+        let used = used.reads("--tune", &self.tune).reads("--training", &self.training);
+        // Which figures there are is known after the run, and looked at again then.
+        let figures = self.figures.iter().map(|folder| folder.join("spikes-by-layer.svg"));
+        used.writes("-o", [self.output()]).writes_in_folder("--figures", figures)
     }
 
     fn output(&self) -> PathBuf {
@@ -96,12 +134,50 @@ impl ReportCommand {
 
     pub fn run(self) -> Result<(), Diagnostics> {
         let output = self.output();
-        let mut report = self.shown.report()?;
-        report.provenance.command = self.shown.command("report", &format!(" -o {}", file_name(&output)));
+        let mut options = self.shown.options()?;
+        options.others.clone_from(&self.others);
+        options.tune.clone_from(&self.tune);
+        options.training.clone_from(&self.training);
+        let mut report = report::build(&options, &Bar::default())?;
+        report.provenance.command = self.command(&output);
         let page = report::page(&report);
+        if let Some(folder) = &self.figures {
+            self.write_figures(&report, folder)?;
+        }
         files::write_whole(&output, |out| out.write_all(page.as_bytes()))?;
         status(&format!("{}: {:.2} MB", output.display(), page.len() as f64 / 1e6));
+        if let Some(worse) = &report.worse {
+            warn(&format!("{}: {worse}", report.title));
+        }
         Ok(())
+    }
+
+    /// Writes the figures, if none of their files is one that was read.
+    fn write_figures(&self, report: &report::Report, folder: &Path) -> Result<(), Diagnostics> {
+        let figures = figures::all(report);
+        let paths = figures.iter().flat_map(|figure| figures::paths(figure, folder));
+        self.shown
+            .files()
+            .reads("--tune", &self.tune)
+            .reads("--training", &self.training)
+            .writes_in_folder("--figures", paths)
+            .check()?;
+        let bar = Bar::default();
+        figures::write(&figures, folder, &bar)?;
+        status(&format!("{}: {} figures as SVG, PNG and CSV", folder.display(), figures.len()));
+        Ok(())
+    }
+
+    /// The command with file names alone.
+    fn command(&self, output: &Path) -> String {
+        let mut end = String::new();
+        for (flag, path) in [("--tune", &self.tune), ("--training", &self.training), ("--figures", &self.figures)] {
+            end += &path.as_deref().map_or(String::new(), |path| format!(" {flag} {}", file_name(path)));
+        }
+        let line = self.shown.command("report", &format!("{end} -o {}", file_name(output)));
+        let more: String = self.others.iter().map(|path| format!(" {}", file_name(path))).collect();
+        let first = format!("snnc report {}", file_name(&self.shown.model));
+        line.replacen(&first, &format!("{first}{more}"), 1)
     }
 }
 
@@ -131,6 +207,10 @@ impl Shown {
 
     /// All that is to be seen.
     pub fn report(&self) -> Result<report::Report, Diagnostics> {
+        report::build(&self.options()?, &Bar::default())
+    }
+
+    fn options(&self) -> Result<ReportOptions, Diagnostics> {
         let ids = self.ids();
         if self.text.is_some() && ids.is_some() {
             let message = "--tokens names token ids and --text a text; leave one of them out\n";
@@ -140,8 +220,16 @@ impl Shown {
             let message = "--ledger needs a text to run: --text FILE\n";
             clap::Error::raw(ErrorKind::MissingRequiredArgument, message).exit();
         }
-        let options = ReportOptions {
+        if self.neuron.is_some() && self.text.is_none() && ids.is_none() {
+            let message = "--neuron needs a text to run: --text FILE\n";
+            clap::Error::raw(ErrorKind::MissingRequiredArgument, message).exit();
+        }
+        Ok(ReportOptions {
             model: self.model.clone(),
+            others: Vec::new(),
+            tune: None,
+            training: None,
+            neuron: Some(self.neuron.clone().unwrap_or_default()),
             onnx: self.onnx.options()?,
             text: text_or_ids(&self.text, &ids)?,
             start: self.start.start.clone(),
@@ -152,8 +240,7 @@ impl Shown {
             lists: price_lists(&self.prices)?,
             engine: self.engine.options(),
             threads: threads_or_all(self.threads),
-        };
-        report::build(&options, &Bar::default())
+        })
     }
 
     /// The command with file names alone.
@@ -172,6 +259,9 @@ impl Shown {
         }
         if self.text.is_some() {
             line += &format!(" --tokens {}", self.count());
+        }
+        if let Some(neuron) = &self.neuron {
+            line += &format!(" --neuron {neuron}");
         }
         for list in &self.prices {
             line += &format!(" --prices {}", file_name(Path::new(list)));

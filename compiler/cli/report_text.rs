@@ -24,6 +24,7 @@ pub fn text(report: &Report) -> String {
     energy(report, &mut text);
     ledger(report, &mut text);
     predictions(report, &mut text);
+    membrane(report, &mut text);
     blocks(report, &mut text);
     passes(report, &mut text);
     missing(report, &mut text);
@@ -36,6 +37,9 @@ fn row(text: &mut String, name: &str, value: &str) {
 }
 
 fn head(report: &Report, text: &mut String) {
+    if let Some(worse) = &report.worse {
+        let _ = writeln!(text, "{} {worse}", style("much worse than its reference:").red().bold());
+    }
     let _ = writeln!(text, "{}", style(&report.title).bold());
     network(report, text);
     origin(report, text);
@@ -113,11 +117,16 @@ fn warnings(report: &Report, text: &mut String) {
 fn scores(report: &Report, text: &mut String) {
     let Some(found) = &report.evaluation else { return };
     *text += &heading("Scores");
-    let dense = found.beside.as_ref().map(|beside| {
-        format!("  (dense {:.3}, {:+.3} %)", beside.perplexity_dense, 100.0 * beside.perplexity_increase)
-    });
-    row(text, "perplexity", &format!("{:.3}{}", found.perplexity, dense.unwrap_or_default()));
+    let interval = |ends: Option<[f64; 2]>, decimals: usize| {
+        ends.map_or(String::new(), |[low, high]| format!(", 95 % interval {low:.decimals$} to {high:.decimals$}"))
+    };
+    let over = found.intervals_over.map_or(String::new(), |over| format!(" over {over}"));
+    row(text, "perplexity", &format!("{:.3}{}{over}", found.perplexity, interval(found.perplexity_95, 2)));
     if let Some(beside) = &found.beside {
+        let dense = interval(beside.perplexity_dense_95, 2);
+        row(text, "perplexity, dense", &format!("{:.3}{dense}", beside.perplexity_dense));
+        let ends = beside.perplexity_increase_95.map(|ends| ends.map(|share| 100.0 * share));
+        row(text, "rise of perplexity", &format!("{:+.3} %{}", 100.0 * beside.perplexity_increase, interval(ends, 2)));
         row(text, "top-1 agreement", &format!("{:.2} %", 100.0 * beside.top1_agreement));
         row(text, "cosine of logits", &format!("{:.6}, centred", beside.cosine_centred));
         row(text, "KL from dense", &format!("{:.6} nats", beside.kl));
@@ -313,9 +322,9 @@ fn predictions(report: &Report, text: &mut String) {
     if beside {
         order.sort_by(|a, b| kl(b).total_cmp(&kl(a)).then(a.cmp(b)));
     }
-    let perplexity = |nll: f64| format!("{:.1}", libm::exp(nll));
-    let _ = write!(text, "{:>5}  {:<16} {:>12} {:<16}", "token", "text", "perplexity", "top-1");
-    *text += if beside { "   dense: perplexity  top-1              KL, nats\n" } else { "\n" };
+    let bits = |nll: f64| format!("{:.2} bits", nll / std::f64::consts::LN_2);
+    let _ = write!(text, "{:>5}  {:<16} {:>12} {:<16}", "token", "text", "surprisal", "top-1");
+    *text += if beside { "    dense: surprisal  top-1              KL, nats\n" } else { "\n" };
     for i in order.into_iter().take(LISTED) {
         let token = &report.predictions[i];
         let best = |guesses: &TokenRanking| guesses.best.first().map_or(String::new(), |guess| shown(&guess.text));
@@ -324,16 +333,37 @@ fn predictions(report: &Report, text: &mut String) {
             "{:>5}  {} {:>12} {}",
             i + 1,
             padded(&shown(&token.text)),
-            perplexity(token.spiking.nll),
+            bits(token.spiking.nll),
             padded(&best(&token.spiking))
         );
         if let (Some(dense), Some(kl)) = (&token.dense, token.kl) {
             let differs = best(dense) != best(&token.spiking);
             let guess = padded(&best(dense));
             let guess = if differs { style(guess).yellow().to_string() } else { guess };
-            let _ = write!(text, "   {:>17}  {guess} {kl:>10.6}", perplexity(dense.nll));
+            let _ = write!(text, "   {:>17}  {guess} {kl:>10.6}", bits(dense.nll));
         }
         text.push('\n');
+    }
+}
+
+/// Timesteps of a membrane that are listed.
+const TIMESTEPS: usize = 24;
+
+/// One neuron's membrane by timestep.
+fn membrane(report: &Report, text: &mut String) {
+    let Some(trace) = &report.neuron else { return };
+    *text += &heading("Membrane of one neuron");
+    let (neuron, site, token) = (trace.neuron, &trace.site, trace.token);
+    let _ = writeln!(text, "neuron {neuron} of {site}, token {token}, {}: level {}", shown(&trace.text), trace.level);
+    let _ = writeln!(text, "{:<10} {:>8} {:>12} {:>10} {:>6}", "phase", "timestep", "potential", "threshold", "spike");
+    for step in trace.steps.iter().take(TIMESTEPS) {
+        let threshold = step.threshold.map_or(String::new(), |threshold| format!("{threshold:.2}"));
+        let spike = if step.spike == 0 { String::new() } else { format!("{:+}", step.spike) };
+        let (phase, timestep) = (step.phase, step.timestep);
+        let _ = writeln!(text, "{phase:<10} {timestep:>8} {:>12.3} {threshold:>10} {spike:>6}", step.potential);
+    }
+    if trace.steps.len() > TIMESTEPS {
+        let _ = writeln!(text, "... {} more; --json has all", trace.steps.len() - TIMESTEPS);
     }
 }
 

@@ -63,6 +63,10 @@ pub struct EvalJson {
     pub windows: usize,
     /// The exponential of the mean negative log likelihood.
     pub perplexity: f64,
+    /// What intervals are drawn over: `windows`, or `tokens` of a report's one window; `null` where there are none.
+    pub intervals_over: Option<&'static str>,
+    /// Its 95 % confidence interval; `null` of fewer than ten windows.
+    pub perplexity_95: Option<[f64; 2]>,
     /// Perplexity by word; `null` of token ids.
     pub perplexity_by_word: Option<f64>,
     /// Next-token accuracy: the share of tokens that were the likeliest.
@@ -104,6 +108,8 @@ pub struct BesideDense {
     pub reference: ReferenceKind,
     /// The dense network's.
     pub perplexity_dense: f64,
+    /// Its 95 % confidence interval; `null` of fewer than ten windows.
+    pub perplexity_dense_95: Option<[f64; 2]>,
     /// The dense network's.
     pub perplexity_by_word_dense: Option<f64>,
     /// Rise over the dense network's perplexity, as a share; and its 95 % confidence interval, of ten windows or more.
@@ -160,6 +166,8 @@ impl EvalReport {
             tokens: score.tokens,
             windows: done.windows,
             perplexity: score.perplexity(),
+            intervals_over: done.intervals.map(|intervals| intervals.over),
+            perplexity_95: done.intervals.map(|intervals| intervals.perplexity),
             perplexity_by_word: self.perplexity_by_word(score.nll),
             accuracy: score.right as f64 / tokens,
             spikes: done.events.iter().map(|events| events.spikes).sum::<u64>(),
@@ -174,6 +182,7 @@ impl EvalReport {
             beside: self.beside.map(|reference| BesideDense {
                 reference,
                 perplexity_dense: score.perplexity_dense(),
+                perplexity_dense_95: done.intervals.map(|intervals| intervals.perplexity_dense),
                 perplexity_by_word_dense: self.perplexity_by_word(score.nll_dense),
                 perplexity_increase: score.increase(),
                 perplexity_increase_95: done.intervals.map(|intervals| intervals.increase),

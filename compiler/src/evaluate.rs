@@ -69,7 +69,7 @@ pub struct TextEvaluation {
     pub events: Vec<Events>,
     /// Tokens that were run, the unit of `events`.
     pub run: u64,
-    /// How sure the differences from the dense network are; `None` without one, or of few windows.
+    /// How sure the scores and the differences from the dense network are; `None` of few windows.
     pub intervals: Option<Intervals>,
     /// The divergence, in nats, that 99 % of predictions have at most; `None` without a dense network.
     pub kl_99: Option<f64>,
@@ -238,7 +238,7 @@ pub fn evaluate_programs(
             events.iter_mut().zip(session.programs[at].events()).for_each(|(all, events)| *all += *events);
         }
         let windows: Vec<&WindowScore> = scored.iter().map(|window| &window[at]).collect();
-        summed(ranges, &windows, events, dense.is_some())
+        summed(ranges, &windows, events)
     };
     Ok(programs.iter().enumerate().map(evaluation).collect())
 }
@@ -258,7 +258,7 @@ fn check_windows(ranges: &[Window]) -> Result<(), Diagnostic> {
 }
 
 /// The evaluation of a program from what it scored on every window.
-fn summed(ranges: &[Window], scored: &[&WindowScore], events: Vec<Events>, compared: bool) -> TextEvaluation {
+fn summed(ranges: &[Window], scored: &[&WindowScore], events: Vec<Events>) -> TextEvaluation {
     let scores: Vec<Score> = scored.iter().map(|(score, _)| *score).collect();
     let mut score = Score::default();
     // Sums of f64 depend on their order, which is the text's.
@@ -268,7 +268,7 @@ fn summed(ranges: &[Window], scored: &[&WindowScore], events: Vec<Events>, compa
         windows: ranges.len(),
         events,
         run: ranges.iter().map(|window| window.inputs.len() as u64).sum(),
-        intervals: if compared { Intervals::of(&scores) } else { None },
+        intervals: Intervals::of(&scores, "windows"),
         kl_99: percentile_99(scored.iter().flat_map(|(_, divergences)| divergences).copied().collect()),
     }
 }

@@ -66,9 +66,15 @@ const DRAWS: usize = 2000;
 /// Windows that a bootstrap needs: of fewer it says too much.
 const WINDOWS: usize = 10;
 
-/// 95 % confidence intervals of what a program differs by from the dense network.
+/// 95 % confidence intervals of what a program scores, and of what it differs by from the dense network.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Intervals {
+    /// What was drawn: `windows` or `tokens`.
+    pub over: &'static str,
+    /// Of the perplexity.
+    pub perplexity: [f64; 2],
+    /// Of the dense network's.
+    pub perplexity_dense: [f64; 2],
     /// Of the rise of perplexity over the dense network's, as a share.
     pub increase: [f64; 2],
     /// Of the Kullback-Leibler divergence, in nats per token.
@@ -79,8 +85,10 @@ pub struct Intervals {
 
 impl Intervals {
     /// By paired bootstrap: windows are drawn with replacement, as many as there are, each with what both networks made of it
-    /// (Efron and Tibshirani 1993, percentiles). `None` of fewer than ten windows. The draws are the same every time.
-    pub fn of(windows: &[Score]) -> Option<Self> {
+    /// (Efron and Tibshirani 1993, percentiles). `None` of fewer than ten windows. `over` says what the windows are: tokens are
+    /// windows of one token, and an interval over them takes them for independent, which makes it too narrow. The draws are the same every time. Without a
+    /// dense network, what is said of it means nothing.
+    pub fn of(windows: &[Score], over: &'static str) -> Option<Self> {
         if windows.len() < WINDOWS {
             return None;
         }
@@ -97,6 +105,9 @@ impl Intervals {
             [all[DRAWS / 40], all[DRAWS - 1 - DRAWS / 40]]
         };
         Some(Self {
+            over,
+            perplexity: middle(Score::perplexity),
+            perplexity_dense: middle(Score::perplexity_dense),
             increase: middle(Score::increase),
             kl: middle(|drawn| drawn.mean(drawn.kl)),
             agreement: middle(|drawn| drawn.mean(drawn.agreed as f64)),
@@ -185,15 +196,15 @@ mod tests {
     #[test]
     fn intervals_tell_how_sure_a_difference_is() {
         let window = |nll, kl, agreed| Score { tokens: 10, nll, nll_dense: 20.0, kl, agreed, ..Score::default() };
-        assert_eq!(Intervals::of(&vec![window(21.0, 0.5, 9); 9]), None);
-        let sure = Intervals::of(&vec![window(21.0, 0.5, 9); 10]).expect("windows");
+        assert_eq!(Intervals::of(&vec![window(21.0, 0.5, 9); 9], "windows"), None);
+        let sure = Intervals::of(&vec![window(21.0, 0.5, 9); 10], "windows").expect("windows");
         let near = |interval: [f64; 2], wanted: f64| interval.iter().all(|x| (x - wanted).abs() < 1e-12);
         assert!(near(sure.increase, libm::expm1(0.1)) && near(sure.kl, 0.05) && near(sure.agreement, 0.9), "{sure:?}");
         // Deviations of 0.05 nats, 0.01 nats and 0.1 tokens per token; 1.96 standard errors either way.
         let of = |i| if i % 2 == 0 { window(20.5, 0.4, 8) } else { window(21.5, 0.6, 10) };
         for count in [16, 256] {
             let windows: Vec<Score> = (0..count).map(of).collect();
-            let found = Intervals::of(&windows).expect("windows");
+            let found = Intervals::of(&windows, "windows").expect("windows");
             let rise = libm::expm1(0.1);
             for ([low, high], middle, deviation) in
                 [(found.increase, rise, 0.05 * (1.0 + rise)), (found.kl, 0.05, 0.01), (found.agreement, 0.9, 0.1)]

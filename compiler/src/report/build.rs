@@ -1,9 +1,15 @@
 //! A report from files: everything that can be said of a program with the files that were named.
 
 use super::blocks::blocks;
-use super::contents::{CalibrationFacts, FileFacts, Missing, NetworkFacts, Report, ReportSources, file_name};
+use super::compare::{check_same_tokens, summary};
+use super::contents::{
+    AttentionKeys, CalibrationFacts, FileFacts, Missing, NetworkFacts, Report, ReportSources, file_name, worse,
+};
+use super::inputs::{TrainingCurve, TuneFront};
 use super::passes::passes;
 use super::run::{Gathered, gather};
+use super::runs::{RunSummary, tell_apart};
+use super::trace::{NeuronTrace, TraceChoice, trace};
 use crate::energy::{PriceList, Setting, estimate};
 use crate::eval::{dense_tensor, ledger_of, same_vocabulary};
 use crate::eval_report::{EvalReport, ReferenceKind};
@@ -20,7 +26,7 @@ use crate::tokens::Tokens;
 use crate::tokens::start::{SpecialTokens, StartChoice, TokenizerHints};
 use serde_json::Value as Json;
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::{Diagnostic, Stage};
+use snnc_ir::{Diagnostic, ErrorCode, Stage};
 use snnc_passes::collapse;
 use snnc_runtime::Options;
 use std::path::{Path, PathBuf};
@@ -35,6 +41,14 @@ pub struct ReportOptions {
     pub model: PathBuf,
     /// What the user says of an ONNX file.
     pub onnx: OnnxOptions,
+    /// Other programs of the same network, which are compared with it on the text.
+    pub others: Vec<PathBuf>,
+    /// What `snnc tune --json` printed.
+    pub tune: Option<PathBuf>,
+    /// What `snnc train --json` printed.
+    pub training: Option<PathBuf>,
+    /// The neuron whose membrane is shown; `None` shows no membrane.
+    pub neuron: Option<TraceChoice>,
     /// Text to run; without it only the program itself is shown.
     pub text: Option<PathBuf>,
     /// What stands before the text.
@@ -61,6 +75,10 @@ impl ReportOptions {
         Self {
             model: model.to_path_buf(),
             onnx: OnnxOptions::default(),
+            others: Vec::new(),
+            tune: None,
+            training: None,
+            neuron: Some(TraceChoice::default()),
             text: None,
             start: StartChoice::Auto,
             tokens: 128,
@@ -74,23 +92,42 @@ impl ReportOptions {
     }
 }
 
-/// All that is to be seen of a program.
+/// All that is to be seen of a program, beside other programs where some are named.
 ///
 /// # Errors
-/// What cannot be read or run; a reference that is not of the program's vocabulary; a request to stop.
+/// What cannot be read or run; a reference that is not of the program's vocabulary; programs that are not of one network; a
+/// request to stop.
 pub fn build(options: &ReportOptions, progress: &dyn Progress) -> Result<Report, Diagnostics> {
+    // Bad files are told of before any run.
+    let front = options.tune.as_deref().map(TuneFront::read).transpose()?;
+    let training = options.training.as_deref().map(TrainingCurve::read).transpose()?;
+    if !options.others.is_empty() && options.text.is_none() {
+        let diagnostic = Diagnostic::new("", "several programs are compared on a text").code(ErrorCode::OPTION);
+        return Err(diagnostic.note("name one: --text FILE").into());
+    }
+    let mut report = build_one(options, progress)?;
+    let mut runs: Vec<RunSummary> = summary(&report).into_iter().collect();
+    for model in &options.others {
+        let one = ReportOptions { model: model.clone(), ledger: false, neuron: None, ..options.clone() };
+        let other = build_one(&one, progress)?;
+        check_same_tokens(&report, &other)?;
+        runs.extend(summary(&other));
+    }
+    if runs.len() > 1 {
+        tell_apart(&mut runs);
+        report.runs = runs;
+    }
+    Ok(Report { front, training, ..report })
+}
+
+fn build_one(options: &ReportOptions, progress: &dyn Progress) -> Result<Report, Diagnostics> {
     let model = Loaded::read(&options.model, &options.onnx)?;
     if model.source.graph.stage != Stage::Spiking {
         let message = "is a dense network, which has no spikes to show";
         let diagnostic = Diagnostic::new(options.model.display().to_string(), message).note("compile it first");
         return Err(diagnostic.into());
     }
-    let mut record = model.provenance.as_deref().and_then(|bytes| serde_json::from_slice::<ProgramRecord>(bytes).ok());
-    if let (Some(record), Some(TokenizerHints::Program(language))) =
-        (&mut record, model.tokenizer.as_ref().map(|file| &file.hints))
-    {
-        record.special_tokens = Some(SpecialTokens::of(language));
-    }
+    let record = record_of(&model);
     let reference = options.reference.as_deref().map(|path| read_reference(path, &options.onnx)).transpose()?;
     let (reference, dense_file) = reference.unzip();
     if let Some(reference) = &reference {
@@ -99,17 +136,12 @@ pub fn build(options: &ReportOptions, progress: &dyn Progress) -> Result<Report,
     for lint in program_lints(&model.source.graph, model.provenance.as_deref()) {
         progress.warn(&lint.words());
     }
+    let provenance = sources(&model, record, dense_file, progress)?;
     let mut report = Report {
-        title: file_name(&options.model),
         network: Some(NetworkFacts::of(&model.source.graph)),
-        blocks: Vec::new(),
-        evaluation: None,
-        layers: Vec::new(),
-        predictions: Vec::new(),
-        energy: None,
-        passes: None,
         missing: missing(options),
-        provenance: sources(&model, record, dense_file, progress)?,
+        worse: worse(&program_lints(&model.source.graph, model.provenance.as_deref())),
+        ..Report::new(&file_name(&options.model), provenance)
     };
     let mut run = TextRun { options, model: &model, reference: reference.as_ref(), progress };
     if let Some(path) = &options.text {
@@ -122,6 +154,53 @@ pub fn build(options: &ReportOptions, progress: &dyn Progress) -> Result<Report,
     let dense = reference.map(|reference| (reference.source.graph, reference.source.rounded));
     report.passes = Some(passes(&model.source.graph, dense, model.calibration.as_deref(), own_embedding)?);
     Ok(report)
+}
+
+/// What a program says of its making.
+fn record_of(model: &Loaded) -> Option<ProgramRecord> {
+    let mut record = model.provenance.as_deref().and_then(|bytes| serde_json::from_slice::<ProgramRecord>(bytes).ok());
+    if let (Some(record), Some(TokenizerHints::Program(language))) =
+        (&mut record, model.tokenizer.as_ref().map(|file| &file.hints))
+    {
+        record.special_tokens = Some(SpecialTokens::of(language));
+    }
+    record
+}
+
+/// Where an evaluation comes from: its files, and what the program says of its making.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn evaluation_sources(
+    [model, text]: [&Path; 2],
+    reference: Option<&Path>,
+    onnx: &OnnxOptions,
+    command: String,
+) -> Result<ReportSources, Diagnostics> {
+    let loaded = Loaded::read(model, onnx)?;
+    let record = record_of(&loaded);
+    // A folder has many files; what it holds is known by its origin.
+    let facts = |path: &Path| match Loaded::read(path, onnx)?.origin {
+        Some(origin) => Ok(FileFacts { name: file_name(path), bytes: origin.bytes, xxh3: origin.xxh3 }),
+        None => file_facts(path),
+    };
+    let dense = reference.map(facts).transpose()?;
+    let program = facts(model)?;
+    let source = record.as_ref().and_then(|record| record.source.as_ref());
+    let spiking = loaded.source.graph.stage == Stage::Spiking;
+    let compared = |dense: &FileFacts| source.map(|source| dense.xxh3 == source.xxh3);
+    Ok(ReportSources {
+        snnc: env!("CARGO_PKG_VERSION").into(),
+        dense_is_source: dense.as_ref().filter(|_| spiking).and_then(compared),
+        program: Some(program),
+        dense,
+        // A pipe is read by now.
+        text: if text.is_file() { Some(file_facts(text)?) } else { None },
+        calibration: loaded.calibration.as_deref().and_then(|s| serde_json::from_slice::<CalibrationFacts>(s).ok()),
+        compiled: record,
+        command,
+        ..ReportSources::default()
+    })
 }
 
 /// The dense network, and what file it is.
@@ -220,12 +299,12 @@ impl TextRun<'_> {
         let context = shown.len().saturating_sub(1) as u64;
         let setting = Setting { context, batch: 1, span: engine.chunk as u64 };
         report.energy = Some(estimate(&graph, &done.activity(), setting, options.lists.clone()).json());
-        let worse = dense
+        let far = dense
             .as_ref()
             .and_then(|_| much_worse(done.score.perplexity(), done.score.perplexity_dense(), "this text"));
-        worse.iter().for_each(|lint| self.progress.warn(&lint.words()));
+        far.iter().for_each(|lint| self.progress.warn(&lint.words()));
         let mut said = program_lints(program, self.model.provenance.as_deref());
-        said.extend(worse);
+        said.extend(far);
         said.extend(lints(&graph, json.as_ref(), shown, done.run, &done.events));
         let evaluation = EvalReport {
             beside: dense.as_ref().map(|_| ReferenceKind::Dense),
@@ -246,9 +325,31 @@ impl TextRun<'_> {
             recalled: None,
             done,
         };
+        report.worse = worse(&evaluation.lints);
         report.evaluation = Some(evaluation.json());
+        report.attention = AttentionKeys::of(&graph, &evaluation.done.events);
+        if let Some(choice) = &options.neuron {
+            report.neuron = self.trace(shown, choice, tokens, &engine)?;
+        }
         (report.predictions, report.layers) = (predictions, layers);
         Ok(())
+    }
+}
+
+impl TextRun<'_> {
+    /// The membrane of the chosen neuron; what cannot be traced is an error only where it was asked for.
+    fn trace(
+        &self,
+        ids: &[u32],
+        choice: &TraceChoice,
+        tokens: Option<&Tokens>,
+        engine: &Options,
+    ) -> Result<Option<NeuronTrace>, Diagnostics> {
+        match trace(&self.model.source.graph, ids, choice, tokens, engine) {
+            Ok(trace) => Ok(Some(trace)),
+            Err(e) if e.code == ErrorCode::OPTION && *choice == TraceChoice::default() => Ok(None),
+            Err(e) => Err(e.into()),
+        }
     }
 }
 

@@ -1,18 +1,23 @@
 //! What a report holds: plain data, of which `inspect` prints the essentials and `report` makes a page.
 
 use super::blocks::ReportBlock;
+use super::inputs::{TrainingCurve, TuneFront};
 use super::passes::Passes;
 use super::raster::ReportLayer;
 use super::run::Prediction;
+use super::runs::RunSummary;
+use super::trace::NeuronTrace;
 use crate::convert;
 use crate::describe::Layers;
 use crate::energy::json::EnergyJson;
 use crate::eval_report::{EvalJson, EvalReport};
+use crate::lints::{Lint, LintKind};
 use crate::record::ProgramRecord;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use snnc_ir::events::Events;
 use snnc_ir::op::LevelOp;
-use snnc_ir::{Graph, Node, Op};
+use snnc_ir::{Graph, Node, Op, Site, Value};
 use snnc_passes::residual::{additions, start};
 
 /// All there is to see.
@@ -20,6 +25,8 @@ use snnc_passes::residual::{additions, start};
 pub struct Report {
     /// The program's file name.
     pub title: String,
+    /// That the text of this network is worth little, and why; `null` where it is not so.
+    pub worse: Option<String>,
     /// Where everything comes from.
     pub provenance: ReportSources,
     /// What network it holds.
@@ -30,14 +37,49 @@ pub struct Report {
     pub evaluation: Option<EvalJson>,
     /// Neuron layers in the order of the network.
     pub layers: Vec<ReportLayer>,
+    /// Attention by time to first spike: keys that fired, layer by layer.
+    pub attention: Vec<AttentionKeys>,
+    /// One neuron's membrane, timestep by timestep.
+    pub neuron: Option<NeuronTrace>,
     /// The tokens that were run, each with what was predicted to follow.
     pub predictions: Vec<Prediction>,
     /// The estimate of energy.
     pub energy: Option<EnergyJson>,
     /// The IR after every pass.
     pub passes: Option<Passes>,
+    /// Several programs on the same text, this one first; empty where there is only this one.
+    pub runs: Vec<RunSummary>,
+    /// What `snnc tune` found.
+    pub front: Option<TuneFront>,
+    /// The course of a training run.
+    pub training: Option<TrainingCurve>,
     /// What is not there, and how to get it.
     pub missing: Vec<Missing>,
+}
+
+/// Keys of an attention that fired within the window.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct AttentionKeys {
+    /// The site.
+    pub site: String,
+    /// Keys that queries met, summed over tokens and heads.
+    pub keys: u64,
+    /// Those that fired.
+    pub fired: u64,
+}
+
+impl AttentionKeys {
+    /// Of all attention of `graph` by time to first spike, by what its nodes did.
+    pub fn of(graph: &Graph, events: &[Events]) -> Vec<Self> {
+        let of = |(value, node): (Value, &Node)| {
+            let Op::Level(LevelOp::Ssa { heads, variant }) = node.op else { return None };
+            let did = events[value.index()];
+            let site = graph.site(value).map_or_else(|| graph.origin(value).to_string(), Site::path);
+            let keys = did.keys * u64::from(heads.query);
+            (!variant.needs_training() && keys > 0).then_some(Self { site, keys, fired: did.value_keys })
+        };
+        graph.iter().filter_map(of).collect()
+    }
 }
 
 /// What is not in a report, and how to get it.
@@ -179,20 +221,44 @@ impl NetworkFacts {
 }
 
 impl Report {
-    /// Of an evaluation alone, which keeps nothing of single neurons.
-    pub fn of_evaluation(title: &str, evaluation: &EvalReport) -> Self {
-        let how = "snnc report MODEL.snn --text FILE --reference MODEL.onnx".to_string();
+    /// Of this name, from these sources, with nothing else.
+    pub fn new(title: &str, provenance: ReportSources) -> Self {
         Self {
             title: title.into(),
-            provenance: ReportSources { snnc: env!("CARGO_PKG_VERSION").into(), ..ReportSources::default() },
+            worse: None,
+            provenance,
             network: None,
             blocks: Vec::new(),
-            evaluation: Some(evaluation.json()),
+            evaluation: None,
             layers: Vec::new(),
+            attention: Vec::new(),
+            neuron: None,
             predictions: Vec::new(),
             energy: None,
             passes: None,
-            missing: vec![Missing { part: "network, spikes, levels, energy, text and IR", how }],
+            runs: Vec::new(),
+            front: None,
+            training: None,
+            missing: Vec::new(),
         }
     }
+
+    /// Of an evaluation alone, which keeps nothing of single neurons.
+    pub fn of_evaluation(title: &str, evaluation: &EvalReport, sources: ReportSources) -> Self {
+        let how = "snnc report MODEL.snn --text FILE --reference MODEL.onnx".to_string();
+        Self {
+            worse: worse(&evaluation.lints),
+            evaluation: Some(evaluation.json()),
+            missing: vec![Missing { part: "network, spikes, levels, energy, text and IR", how }],
+            ..Self::new(title, sources)
+        }
+    }
+}
+
+/// That a network's text is worth little, in a sentence: what lints say of its perplexity, or that it was never trained.
+pub fn worse(lints: &[Lint]) -> Option<String> {
+    let of = |kind: LintKind| lints.iter().rev().find(|lint| lint.kind == kind);
+    let found = of(LintKind::Perplexity).or_else(|| of(LintKind::Untrained))?;
+    let place = if found.kind == LintKind::Perplexity { format!(" ({})", found.place) } else { String::new() };
+    Some(format!("{}{place}", found.message))
 }

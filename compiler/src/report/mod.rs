@@ -6,16 +6,26 @@
 
 mod blocks;
 mod build;
+mod compare;
 mod contents;
+pub mod figures;
+mod inputs;
 mod page;
 mod passes;
 mod raster;
 mod run;
+mod runs;
+mod trace;
 
 pub use blocks::{Conversion, ReportBlock, blocks};
-pub use build::{ReportOptions, build};
-pub use contents::{CalibrationFacts, FileFacts, Missing, NetworkFacts, NetworkPart, Report, ReportSources, file_name};
+pub use build::{ReportOptions, build, evaluation_sources};
+pub use contents::{
+    AttentionKeys, CalibrationFacts, FileFacts, Missing, NetworkFacts, NetworkPart, Report, ReportSources, file_name,
+};
+pub use inputs::{FrontPoint, FrontSaving, FrontSavings, TrainingCurve, TuneFront};
 pub use page::{escaped, in_script, page};
 pub use passes::{Passes, StageText, passes, run_again};
 pub use raster::{Histogram, Raster, ReportLayer};
 pub use run::{Gathered, Prediction, RankedToken, TokenRanking, gather};
+pub use runs::{RunEnergy, RunLayer, RunSummary};
+pub use trace::{NeuronTrace, TraceChoice, TraceStep, trace};

@@ -43,6 +43,8 @@ pub struct ReportLayer {
     pub histogram: Histogram,
     /// Spikes of every token.
     pub by_token: Vec<u64>,
+    /// Spikes of every timestep, summed over neurons and tokens.
+    pub by_timestep: Vec<u64>,
     /// Base64: of every neuron a byte, the share of timesteps at which it fired, 255 for all; 0 for none alone.
     pub by_neuron: String,
     /// Spikes to look at.
@@ -80,7 +82,7 @@ pub struct Raster {
 const RANGES: i32 = 32;
 
 /// Bytes of all rasters together, at most.
-pub const RASTER_BYTES: usize = 2 << 20;
+pub const RASTER_BYTES: usize = 1 << 20;
 
 /// A neuron layer in a run that goes on.
 #[derive(Clone, Debug)]
@@ -94,6 +96,7 @@ pub struct LayerRun {
     planes: usize,
     saturated: u64,
     by_token: Vec<u64>,
+    by_timestep: Vec<u64>,
     by_neuron: Vec<u64>,
     histogram: Histogram,
     /// Neurons that are drawn, and what is drawn of them.
@@ -118,6 +121,7 @@ impl LayerRun {
             planes: if matches!(graph.node(value).op, Op::Spike(SpikeOp::Integrate { .. })) { parts } else { 1 },
             saturated: 0,
             by_token: Vec::new(),
+            by_timestep: vec![0; usize::from(steps)],
             by_neuron: vec![0; width],
             histogram: Histogram::new(code.levels(steps)),
             drawn: Vec::new(),
@@ -163,6 +167,13 @@ impl LayerRun {
                     1 => self.code.spikes(*level),
                     _ => said().filter(|&&spike| spike != 0).count() as u32,
                 };
+                for (t, count) in (0..).zip(&mut self.by_timestep) {
+                    let spike = match self.parts {
+                        1 => self.code.spike(*level, t, self.steps),
+                        _ => token[i + usize::from(t) * self.width],
+                    };
+                    *count += u64::from(spike != 0);
+                }
                 self.histogram.add(*level);
                 *fired += u64::from(spikes);
                 self.saturated += u64::from(spikes == most);
@@ -197,10 +208,27 @@ impl LayerRun {
             silent: self.by_neuron.iter().filter(|&&spikes| spikes == 0).count(),
             histogram: self.histogram,
             by_token: self.by_token,
+            by_timestep: self.by_timestep,
             by_neuron: STANDARD.encode(shares),
             raster: Raster { neurons: self.drawn, planes: self.planes, bytes, data: STANDARD.encode(self.data) },
         }
     }
+}
+
+/// The numbers of a raster, `[tokens, planes, neurons]`; `None` where it is damaged.
+pub fn numbers(raster: &Raster) -> Option<Vec<i32>> {
+    let data = STANDARD.decode(&raster.data).ok()?;
+    Some(match raster.bytes {
+        1 => data.iter().map(|&byte| i32::from(byte as i8)).collect(),
+        2 => data.chunks_exact(2).map(|two| i32::from(i16::from_le_bytes([two[0], two[1]]))).collect(),
+        _ => data.chunks_exact(4).map(|four| i32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect(),
+    })
+}
+
+/// The share of timesteps at which every neuron fired.
+pub fn rates(layer: &ReportLayer) -> Vec<f64> {
+    let shares = STANDARD.decode(&layer.by_neuron).unwrap_or_default();
+    shares.into_iter().map(|share| f64::from(share) / 255.0).collect()
 }
 
 impl Histogram {

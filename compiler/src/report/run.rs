@@ -4,7 +4,7 @@ use super::raster::{LayerRun, RASTER_BYTES, ReportLayer};
 use crate::evaluate::{CHUNK, TextEvaluation, logits_of};
 use crate::lints::name_of;
 use crate::progress::Progress;
-use crate::score::{Score, divergence, log_sum_exp, percentile_99, score_rows};
+use crate::score::{Intervals, Score, divergence, log_sum_exp, percentile_99, score_rows};
 use crate::tokens::Tokens;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -102,7 +102,7 @@ pub fn gather(
         None => None,
     };
     progress.begin("running", inputs as u64);
-    let (mut score, mut predictions) = (Score::default(), Vec::with_capacity(inputs));
+    let (mut scores, mut predictions) = (Vec::with_capacity(inputs), Vec::with_capacity(inputs));
     for start in (0..inputs).step_by(chunk) {
         let end = (start + chunk).min(inputs);
         let (now, next) = (&ids[start..end], &ids[start + 1..=end]);
@@ -115,12 +115,12 @@ pub fn gather(
             Some((beside, name)) => Some(beside.forward(now, Rows::All)?.f32(name).unwrap_or(&[])),
             None => None,
         };
-        score.add(&score_rows(logits, reference, next, 0, &mut Vec::new()));
         let width = logits.len() / now.len();
         for (i, &id) in next.iter().enumerate() {
             let row = |logits: &'_ [f32]| i * width..((i + 1) * width).min(logits.len());
             let own = &logits[row(logits)];
             let other = reference.map(|logits| &logits[row(logits)]);
+            scores.push(score_rows(own, other, &[id], 0, &mut Vec::new()));
             predictions.push(Prediction {
                 text: text_of(tokens, id)?,
                 id,
@@ -132,6 +132,18 @@ pub fn gather(
         progress.advance(now.len() as u64);
     }
     progress.end();
+    let layers = named(seen, program, graph, section);
+    let kl_99 = percentile_99(predictions.iter().filter_map(|prediction| prediction.kl).collect());
+    let (windows, events) = (1, session.events().to_vec());
+    let mut score = Score::default();
+    scores.iter().for_each(|token| score.add(token));
+    let intervals = Intervals::of(&scores, "tokens");
+    let done = TextEvaluation { score, windows, events, run: inputs as u64, intervals, kl_99 };
+    Ok(Gathered { done, predictions, layers })
+}
+
+/// Layers with their names: those of the program, and what calibration says of them.
+fn named(seen: Vec<LayerRun>, program: &Graph, graph: &Graph, section: Option<&Json>) -> Vec<ReportLayer> {
     let mut layers: Vec<ReportLayer> = Vec::new();
     for seen in seen {
         let site = name_of(graph, seen.value);
@@ -146,10 +158,7 @@ pub fn gather(
         let site = if twins > 0 { format!("{site} ({})", twins + 1) } else { site };
         layers.push(seen.layer(site, block, [neuron, origin], usual));
     }
-    let kl_99 = percentile_99(predictions.iter().filter_map(|prediction| prediction.kl).collect());
-    let (windows, events) = (1, session.events().to_vec());
-    let done = TextEvaluation { score, windows, events, run: inputs as u64, intervals: None, kl_99 };
-    Ok(Gathered { done, predictions, layers })
+    layers
 }
 
 /// The output that a neuron layer is seen through. No output of a network has such a name: those come from ONNX.

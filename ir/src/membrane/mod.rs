@@ -147,6 +147,12 @@ impl<R: Real> MembraneLayer<R> {
         Self { rule, timesteps, curve, states, values: Vec::with_capacity(rule.terms.len()) }
     }
 
+    /// The state variables of a neuron, `[membranes, state variables]`, as the last timestep left them.
+    pub fn states(&self, neuron: usize) -> &[R] {
+        let width = self.rule.states.len() * self.rule.membranes(self.curve == Curve::Relu);
+        &self.states[neuron * width..][..width]
+    }
+
     /// Takes one timestep's input of a neuron in and says the spike: -1, 0 or +1. `parameters` are its channel's.
     pub fn step(&mut self, neuron: usize, input: R, parameters: &[R]) -> i32 {
         let rule = self.rule;

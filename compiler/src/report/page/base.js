@@ -104,8 +104,6 @@ function select(options, now, pick) {
   return node;
 }
 
-/** The width that a drawing has: of the page, or of half of it where two stand side by side. */
-const room = half => Math.max(260, half && main.clientWidth > 960 ? main.clientWidth / 2 - 60 : main.clientWidth - 34);
 let wide = 0;
 new ResizeObserver(() => {
   if (wide === main.clientWidth) return;

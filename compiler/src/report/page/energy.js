@@ -16,7 +16,8 @@ const savedText = (share, silent) => silent ? 'a defect' : share === null ? 'not
 function energyFigures(figure) {
   if (!data.energy) return;
   const list = firstList(), total = data.energy.total[list];
-  figure('Energy saved', total.silent ? 'none' : total.saving === null ? '–' : percent(total.saving), total.silent ? 'a silent layer is a defect' : `by ${list}, against f32; see below for others`);
+  const int8 = data.energy.prefill.total.dense_int8, against = saved(int8 && int8.prices[list], data.energy.prefill.total.spiking_collapsed.prices[list], total.silent);
+  figure('Energy saved', total.silent ? 'none' : data.worse ? '–' : total.saving === null ? 'not priced' : percent(total.saving), total.silent ? 'a silent layer is a defect' : data.worse ? 'saving means little where the text is worth little; see below' : `by ${list} in prefill, against f32${against === null ? '' : `; ${percent(against)} against int8`}; see below for other lists`);
 }
 
 function energy() {
@@ -33,11 +34,12 @@ function energy() {
     const amount = form => { const cost = of('total', form); return cost ? Math.max(0, cost.pj ?? cost.partial_pj) : 0; };
     const most = Math.max(...names.map(amount), 1e-12);
     const missing = [...new Set(names.flatMap(form => of('total', form) ? of('total', form).unpriced : []))];
-    const row = form => el('tr', {}, el('th', { scope: 'row' }, FORMS[form]), el('td', { class: 'left drawing', style: 'width:45%;min-width:8rem' }, el('div', { class: 'bars', 'aria-hidden': true }, amount(form) > 0 && el('span', { style: `background:var(--${isSpiking(form) ? 'spiking' : 'dense'});width:${(100 * amount(form) / most).toFixed(2)}%;height:.9rem${of('total', form) && of('total', form).pj === null ? ';opacity:.45' : ''}` }))),
+    const partial = form => of('total', form) && of('total', form).pj === null;
+    const row = form => el('tr', {}, el('th', { scope: 'row', class: 'barred' }, FORMS[form], el('div', { class: 'bars', 'aria-hidden': true }, amount(form) > 0 && el('span', { style: `background:var(--${isSpiking(form) ? 'spiking' : 'dense'});width:${(100 * amount(form) / most).toFixed(2)}%${partial(form) ? ';opacity:.45' : ''}` }))),
       el('td', {}, joules(of('total', form))));
-    return [el('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Forms side by side' }, el('table', { class: 'wide' }, el('caption', {}, `The whole network, ${phase === 'prefill' ? 'reading a text' : 'writing one token after the other'}, a token`),
-      el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'left' }, 'form'), el('th', { class: 'drawing' }, el('span', { class: 'hidden' }, 'bar')), el('th', { scope: 'col' }, 'energy'))), el('tbody', {}, names.map(row)))),
-      missing.length ? el('p', { class: 'key' }, `≥ and a paler bar: the list has no price of ${missing.map(plain).join(', ')}, so there is no total.`) : null];
+    return [el('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Forms side by side' }, el('table', { class: 'wide' }, el('caption', {}, `The whole network, ${phase === 'prefill' ? 'prefill' : 'decode, one token after the other'}, energy per token`),
+      el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'left' }, 'form'), el('th', { scope: 'col' }, 'energy'))), el('tbody', {}, names.map(row)))),
+      missing.length ? el('p', { class: 'key' }, `There is no total where the list has no price of ${missing.map(plain).join(', ')}.${names.some(form => partial(form) && amount(form) > 0) ? ' ≥ and a pale bar: what has a price.' : ''}`) : null];
   };
   const blocks = () => {
     const names = { attention_block: 'attention with its projections', attention_core: 'attention alone: scores, softmax, values', total: 'the whole network' };
@@ -52,10 +54,10 @@ function energy() {
     const most = Math.max(...e.rows.map(row => Math.max(amount(cost(row), 'dense'), amount(cost(row), 'spiking'))), 1e-12);
     const said = (c, key) => joules({ pj: c[key + '_pj'], partial_pj: amount(c, key) });
     const bar = (c, key) => el('span', { style: `background:var(--${key});width:${(100 * amount(c, key) / most).toFixed(2)}%` });
-    return el('details', { open: e.rows.length <= 40 }, el('summary', {}, 'By layer and part ', el('small', {}, 'f32 beside time collapsed, reading')), el('div', { class: 'inside scroll', tabindex: 0, role: 'region', 'aria-label': 'By layer and part' },
+    return el('details', { open: e.rows.length <= 40 }, el('summary', {}, 'By layer and part ', el('small', {}, 'f32 beside time collapsed, in prefill')), el('div', { class: 'inside scroll', tabindex: 0, role: 'region', 'aria-label': 'By layer and part' },
       el('p', { class: 'key' }, el('span', {}, el('i', { style: 'background:var(--dense)' }), 'dense'), el('span', {}, el('i', { style: 'background:var(--spiking)' }), 'spiking')),
-      el('table', { class: 'wide' }, el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'left' }, 'layer and part'), el('th', { class: 'drawing' }, el('span', { class: 'hidden' }, 'bars')), ['dense', 'spiking', 'saved', 'spikes per neuron'].map(name => el('th', { scope: 'col' }, name)))),
-        el('tbody', {}, e.rows.filter(row => amount(cost(row), 'dense') || amount(cost(row), 'spiking')).map(row => { const c = cost(row); return el('tr', { class: c.silent ? 'defect' : null }, el('th', { scope: 'row' }, (row.layer === null ? '' : `h.${row.layer} `) + row.part), el('td', { class: 'left drawing' }, el('div', { class: 'bars', 'aria-hidden': true }, bar(c, 'dense'), bar(c, 'spiking'))),
+      el('table', { class: 'wide' }, el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'left' }, 'layer and part'), ['dense', 'spiking', 'saved', 'spikes per neuron'].map(name => el('th', { scope: 'col' }, name)))),
+        el('tbody', {}, e.rows.filter(row => amount(cost(row), 'dense') || amount(cost(row), 'spiking')).map(row => { const c = cost(row); return el('tr', { class: c.silent ? 'defect' : null }, el('th', { scope: 'row', class: 'barred' }, (row.layer === null ? '' : `h.${row.layer} `) + row.part, el('div', { class: 'bars', 'aria-hidden': true }, bar(c, 'dense'), bar(c, 'spiking'))),
           el('td', {}, said(c, 'dense')), el('td', {}, said(c, 'spiking')), el('td', {}, c.silent ? 'a defect' : c.saving === null ? '–' : percent(c.saving)), el('td', {}, row.neurons ? digits(row.spikes_per_neuron, 2) : '–')); })))));
   };
   const even = () => {
@@ -64,11 +66,12 @@ function energy() {
     if (!list_.length) return [head, el('p', { class: 'about' }, 'This list gives no totals to compare.')];
     const most = Math.max(...list_.map(row => Math.max(row.spikes, row.break_even_spikes)), 1e-9), W = 160;
     const x = spikes => 6 + (W - 12) * Math.max(0, spikes) / most;
+    const line = (x1, y1, x2, y2) => el('svg:line', { x1, y1, x2, y2, class: 'axis' });
     const mark = row => el('svg:svg', { viewBox: `0 0 ${W} 18`, width: W, style: 'width:' + W + 'px', 'aria-hidden': true }, line(6, 9, W - 6, 9), el('svg:line', { x1: x(row.break_even_spikes), x2: x(row.break_even_spikes), y1: 2, y2: 16, stroke: 'var(--negative)', 'stroke-width': 3 }), el('svg:circle', { cx: x(row.spikes), cy: 9, r: 5, fill: 'var(--spiking)' }));
-    return [head, el('p', { class: 'about' }, `How many spikes per neuron and token would make a part cost as much as ${FORMS[dense]}. Left of the mark spiking costs less.`),
+    return [head, el('p', { class: 'about' }, `How many spikes per neuron and token would make a part cost as much as ${FORMS[dense]}. In the drawing the bar is the break-even and the dot is this run: left of the bar spiking costs less.`),
       el('details', { open: list_.length <= 12 }, el('summary', {}, `${list_.filter(row => row.spikes < row.break_even_spikes).length} of ${list_.length} parts are below it`), el('div', { class: 'inside scroll', tabindex: 0, role: 'region', 'aria-label': 'Break-even' }, el('table', { class: 'wide' },
-        el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'left' }, 'part'), el('th', { class: 'drawing' }, el('span', { class: 'hidden' }, 'drawing')), ['spikes', 'break-even', 'timesteps', 'break-even'].map(name => el('th', { scope: 'col' }, name)))),
-        el('tbody', {}, list_.map(row => el('tr', {}, el('th', { scope: 'row' }, (row.layer === null ? '' : `h.${row.layer} `) + row.part), el('td', { class: 'left drawing' }, mark(row)), el('td', {}, digits(row.spikes, 2)), el('td', {}, row.break_even_spikes <= 0 ? 'never' : digits(row.break_even_spikes, 2)), el('td', {}, digits(row.timesteps, 1)), el('td', {}, row.break_even_timesteps <= 0 ? 'never' : digits(row.break_even_timesteps, 1))))))))];
+        el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'left' }, 'part'), ['spikes per neuron and token', 'break-even spikes', 'timesteps', 'break-even timesteps'].map(name => el('th', { scope: 'col' }, name)))),
+        el('tbody', {}, list_.map(row => el('tr', {}, el('th', { scope: 'row', class: 'barred' }, (row.layer === null ? '' : `h.${row.layer} `) + row.part, mark(row)), el('td', {}, digits(row.spikes, 2)), el('td', {}, row.break_even_spikes <= 0 ? 'never' : digits(row.break_even_spikes, 2)), el('td', {}, digits(row.timesteps, 1)), el('td', {}, row.break_even_timesteps <= 0 ? 'never' : digits(row.break_even_timesteps, 1))))))))];
   };
   const sensitivity = () => {
     const items = Object.entries(((e.sensitivity || {})[list] || {}).total || {}).sort((a, b) => Math.max(b[1].dense_share, b[1].spiking_share) - Math.max(a[1].dense_share, a[1].spiking_share));
@@ -80,10 +83,11 @@ function energy() {
   const about = el('p', { class: 'about', 'aria-live': 'polite' });
   const paint = () => {
     about.textContent = `${list}: ${e.prices[list].about || ''}`;
-    place.replaceChildren(...[forms(), el('h3', {}, 'By block'), blocks(), even(), rows(), sensitivity()].flat(Infinity).filter(Boolean));
+    const waterfall = figureOf('energy-by-part', list);
+    place.replaceChildren(...[forms(), waterfall && plot(waterfall), el('h3', {}, 'By block'), blocks(), even(), rows(), sensitivity()].flat(Infinity).filter(Boolean));
   };
   node.append(silent ? el('p', { class: 'absent', style: 'border-color:var(--bad);color:var(--bad)' }, `Neurons of ${e.defects.map(d => d.layer).join(', ')} never fired. What they do not spend is shown, and is no saving.`) : '',
-    el('div', { class: 'tools' }, field('prices', select(Object.keys(e.prices).map(name => [name, name]), list, value => { list = value; paint(); })),
+    figureNamed('energy-by-list') ? plot(figureNamed('energy-by-list')) : '', el('div', { class: 'tools' }, field('prices', select(Object.keys(e.prices).map(name => [name, name]), list, value => { list = value; paint(); })),
       field('against', select(Object.keys(FORMS).filter(form => !isSpiking(form)).map(form => [form, FORMS[form]]), dense, value => { dense = value; paint(); })),
       segment('Spiking form', [['spiking_collapsed', 'Time collapsed'], ['spiking_stepped', 'Every timestep']], spiking, value => { spiking = value; paint(); }),
       segment('Phase', [['prefill', 'Prefill'], ['decode', 'Decode']], phase, value => { phase = value; paint(); })), about, place);

@@ -5,7 +5,7 @@ function ir() {
   const { lines, stages } = passes;
   if (passes.gives_program === null) node.append(absent(el('span', {}, 'This begins with the program in the file. The passes before it need the ONNX file: ', code('--reference MODEL.onnx'))));
   else node.append(el('p', { class: 'about' }, passes.gives_program ? 'These passes were run again for this report; what they give is the program of the file, line by line and weight by weight.' : 'These passes were run again for this report with the levels that the file keeps. What they give is not the very program of the file: another version of snnc, or another ONNX file, may have made it.'));
-  let now = stages.length > 1 ? 1 : 0, changedOnly = true, wanted = '';
+  let now = stages.length > 1 ? 1 : 0, changedOnly = true, withWeights = false, wanted = '';
   const LIMIT = 800, AROUND = 2;
   const view = el('div', { class: 'code', tabindex: 0, role: 'region', 'aria-label': 'IR' }), count = el('p', { class: 'key', 'aria-live': 'polite' });
   const buttons = stages.map((stage, i) => el('button', { type: 'button', onclick: () => { now = i; paint(); } }, stage.pass));
@@ -17,10 +17,10 @@ function ir() {
     if (changedOnly && now) changes.forEach(([sign], i) => { if (sign) for (let k = Math.max(0, i - AROUND); k <= i + AROUND && k < near.length; k++) near[k] = true; });
     const rows = [];
     let skipped = 0;
-    const fold = () => { if (skipped && !wanted) rows.push(el('div', { class: 'fold' }, `⋯ ${skipped} unchanged`)); skipped = 0; };
+    const fold = () => { if (skipped && !wanted) rows.push(el('div', { class: 'fold' }, `⋯ ${skipped} lines`)); skipped = 0; };
     for (let i = 0; i < changes.length && rows.length < limit; i++) {
       const [sign, index] = changes[i], line = lines[index];
-      if (!near[i] || wanted && !line.toLowerCase().includes(wanted)) { skipped++; continue; }
+      if (!near[i] || !withWeights && !wanted && line.startsWith('weight ') || wanted && !line.toLowerCase().includes(wanted)) { skipped++; continue; }
       fold();
       rows.push(el('div', { class: !now || !sign ? null : sign > 0 ? 'new' : 'gone' }, (!now || !sign ? '  ' : sign > 0 ? '+ ' : '− ') + line));
     }
@@ -31,7 +31,8 @@ function ir() {
   };
   node.append(el('div', { class: 'passes', role: 'group', 'aria-label': 'After the pass' }, buttons),
     el('div', { class: 'tools' }, field('find', el('input', { type: 'search', placeholder: 'h.0.mlp, fire, …', oninput: event => { wanted = event.target.value.toLowerCase(); paint(); } })),
-      el('label', { class: 'check' }, el('input', { type: 'checkbox', checked: true, onchange: event => { changedOnly = event.target.checked; paint(); } }), 'only what changed')), count, view);
+      el('label', { class: 'check' }, el('input', { type: 'checkbox', checked: true, onchange: event => { changedOnly = event.target.checked; paint(); } }), 'only what changed'),
+      el('label', { class: 'check' }, el('input', { type: 'checkbox', onchange: event => { withWeights = event.target.checked; paint(); } }), 'lines of weights')), count, view);
   paint();
 }
 

@@ -1,6 +1,8 @@
 //! A report as one page: the template's parts and the data, in one file that needs nothing else.
 
 use crate::report::contents::Report;
+use crate::report::figures::{self, Figure, FigureView, Size, Words, inline};
+use serde_json::{Value as Json, json};
 
 const HTML: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
@@ -8,6 +10,7 @@ const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = concat!(
     "'use strict';{",
     include_str!("base.js"),
+    include_str!("figures.js"),
     include_str!("summary.js"),
     include_str!("network.js"),
     include_str!("raster.js"),
@@ -16,6 +19,7 @@ const SCRIPT: &str = concat!(
     include_str!("errors.js"),
     include_str!("predictions.js"),
     include_str!("ir.js"),
+    include_str!("more.js"),
     include_str!("start.js"),
     "}"
 );
@@ -23,12 +27,17 @@ const SCRIPT: &str = concat!(
 /// The page of `report`.
 pub fn page(report: &Report) -> String {
     let data = in_script(&serde_json::to_string(report).unwrap_or_else(|_| "{}".into()));
-    let mut page = String::with_capacity(HTML.len() + STYLE.len() + SCRIPT.len() + data.len());
+    let on = report.provenance.text.as_ref().map_or(String::new(), |text| format!(" on {}", text.name));
+    let title = format!("{}{on}", report.title);
+    let figures: Vec<Json> = figures::all(report).iter().map(drawing).collect();
+    let figures = in_script(&json!({ "style": figures::style(), "figures": figures }).to_string());
+    let mut page = String::with_capacity(HTML.len() + STYLE.len() + SCRIPT.len() + data.len() + figures.len());
     // What was put in is not searched again: it may hold anything.
     let mut rest = HTML;
     for (mark, part) in [
-        ("{{title}}", escaped(&report.title).as_str()),
+        ("{{title}}", escaped(&title).as_str()),
         ("/*{{style}}*/", STYLE),
+        ("{{figures}}", &figures),
         ("{{data}}", &data),
         ("/*{{script}}*/", SCRIPT),
     ] {
@@ -38,6 +47,22 @@ pub fn page(report: &Report) -> String {
         rest = after;
     }
     page + rest
+}
+
+/// A figure as the page's script takes it.
+fn drawing(figure: &Figure) -> Json {
+    let narrow = (figure.size == Size::Full).then(|| inline(figure, FigureView::Narrow, Words::Text));
+    json!({
+        "id": figure.id,
+        "part": figure.part.id(),
+        "of": figure.of,
+        "title": figure.title,
+        "caption": figure.caption,
+        "half": figure.size == Size::Half,
+        "svg": inline(figure, FigureView::Wide, Words::Text),
+        "narrow": narrow,
+        "csv": figure.table.csv(),
+    })
 }
 
 /// JSON that can stand in a script element, whatever its strings hold: `</script>` and `<!--` would end or bend it.
@@ -56,18 +81,8 @@ mod tests {
     use crate::report::{Missing, ReportSources};
 
     fn report(text: &str) -> Report {
-        Report {
-            title: text.into(),
-            provenance: ReportSources::default(),
-            network: None,
-            blocks: Vec::new(),
-            evaluation: None,
-            layers: Vec::new(),
-            predictions: Vec::new(),
-            energy: None,
-            passes: None,
-            missing: vec![Missing { part: "text", how: text.into() }],
-        }
+        let missing = vec![Missing { part: "text", how: text.into() }];
+        Report { missing, ..Report::new(text, ReportSources::default()) }
     }
 
     /// The data comes back as it was, and nothing in it ends the element that it is in.

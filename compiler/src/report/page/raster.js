@@ -1,4 +1,4 @@
-// Spikes: an overview of all layers by token, and the raster of one layer down to the single timestep.
+// Spikes: figures of all layers, and the raster of one layer down to the single timestep, in which a reader moves.
 const decoded = new Map();
 /** Numbers of a layer's raster, `[token][plane][kept neuron]`. */
 function numbers(layer) {
@@ -23,59 +23,21 @@ function spikeOf(layer, token, i, t) {
   const fires = layer.code === 'binary' ? Math.floor(size / 2 ** (layer.timesteps - 1 - t)) % 2 === 1 : t < size;
   return fires ? Math.sign(level) : 0;
 }
-const inputText = token => token === 0 ? '⟨start⟩' : shown(data.predictions[token - 1].text);
+const inputText = token => token === 0 ? '⟨first⟩' : shown(data.predictions[token - 1].text);
 
+/** The heat map of all layers; a click on it shows the spikes there. */
 function overview(pick) {
-  const canvas = el('canvas', { tabindex: 0, role: 'application', 'aria-roledescription': 'heat map', style: `height:${Math.max(9, Math.min(34, layers.length * .62))}rem;cursor:crosshair` });
-  const readout = el('p', { class: 'readout', 'aria-live': 'polite' });
-  let row = site, column = 0;
-  const rates = layers.map(layer => layer.by_token.map(spikes => spikes / layer.width / layer.timesteps));
-  const [least, most] = [Math.min(...rates.flat()), Math.max(...rates.flat())];
-  const gutter = w => w < 520 ? 0 : 116;
-  const say = () => {
-    const layer = layers[row];
-    readout.textContent = `${layer.site}, token ${column} “${inputText(column)}”: ${digits(layer.by_token[column] / layer.width, 2)} spikes per neuron, ${percent(rates[row][column])} of the timesteps`;
-    canvas.setAttribute('aria-label', 'Density of spikes by layer and token. Arrow keys move, Enter shows the spikes. ' + readout.textContent);
-  };
-  const again = drawn(canvas, (c, w, h) => {
-    const left = gutter(w), cw = (w - left) / tokens, ch = h / layers.length;
-    rates.forEach((rate, r) => {
-      const silent = isSilent(layers[r]);
-      rate.forEach((x, t) => {
-        c.fillStyle = silent ? colour('bad-paper') : css(ramp((x - least) / (most - least || 1)));
-        c.fillRect(left + t * cw, r * ch, Math.ceil(cw), Math.max(1, ch - (ch > 6 ? 1 : 0)));
-      });
-      if (left && (ch >= 11 || r % Math.ceil(12 / ch) === 0)) {
-        c.fillStyle = colour(silent ? 'bad' : 'muted');
-        c.font = '11px ' + colour('sans');
-        c.textBaseline = 'middle';
-        c.fillText(layers[r].site, 0, Math.max(6, (r + .5) * ch), left - 8);
-      }
+  const node = plot(figureNamed('spikes-by-token'));
+  node.querySelectorAll('svg').forEach(svg => {
+    const [left, top, right, bottom] = svg.dataset.plot.split(' ').map(Number);
+    svg.style.cursor = 'crosshair';
+    svg.addEventListener('click', event => {
+      const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+      const x = (at.x - left) / (right - left), y = (at.y - top) / (bottom - top);
+      if (x >= 0 && x < 1 && y >= 0 && y < 1) pick(Math.floor(y * layers.length), Math.floor(x * tokens));
     });
-    c.strokeStyle = colour('ink');
-    c.lineWidth = 2;
-    c.strokeRect(left + column * cw, row * ch, Math.max(cw, 3), ch);
   });
-  const at = event => {
-    const box = canvas.getBoundingClientRect(), left = gutter(box.width);
-    column = Math.max(0, Math.min(tokens - 1, Math.floor((event.clientX - box.left - left) / (box.width - left) * tokens)));
-    row = Math.max(0, Math.min(layers.length - 1, Math.floor((event.clientY - box.top) / box.height * layers.length)));
-  };
-  canvas.addEventListener('click', event => { at(event); say(); again(); pick(row, column); });
-  canvas.addEventListener('keydown', event => {
-    const move = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0], Home: [0, -tokens], End: [0, tokens] }[event.key];
-    if (event.key === 'Enter' || event.key === ' ') { event.preventDefault(); pick(row, column); return; }
-    if (!move) return;
-    event.preventDefault();
-    row = Math.max(0, Math.min(layers.length - 1, row + move[0]));
-    column = Math.max(0, Math.min(tokens - 1, column + move[1]));
-    say();
-    again();
-  });
-  siteListeners.push(() => { row = site; say(); again(); });
-  say();
-  return el('div', {}, el('h3', {}, 'All layers'), el('p', { class: 'about' }, 'Tokens from left to right, layers from top to bottom. Choose a place to see its spikes below.'), el('figure', { class: 'plot' }, canvas),
-    el('p', { class: 'key' }, el('span', {}, percent(least), el('span', { class: 'ramp' }), percent(most), ' of the timesteps have a spike')), readout);
+  return el('div', {}, node, el('p', { class: 'key' }, 'A click on a place shows its spikes below.'));
 }
 
 function raster() {
@@ -151,12 +113,19 @@ function raster() {
     canvas.setAttribute('aria-label', `Spikes of ${layer.site}, neurons ${kept()[view.n0]} to ${kept()[view.n1 - 1]}, tokens ${view.t0} to ${view.t1 - 1}. Arrow keys move, plus and minus zoom, 0 shows all. ${readout.textContent}`);
     about.textContent = `${layer.neuron}: ${layer.timesteps} timesteps per token, ${layer.code} code, ${whole(layer.width)} neurons` +
       (kept().length < layer.width ? `, of which ${whole(kept().length)}, spread evenly, are in this page.` : ', all of them in this page.') +
+      (layer.code === 'binary' ? ' The first timestep of a token weighs most, each later one half of the one before.' : '') +
+      (/gelu|silu/.test(layer.neuron) ? ' Levels count from a middle value of each neuron, so a neuron that is usually off may say the same small level of −1 spikes at every token: a stripe.' : '') +
       (!layer.neuron.startsWith('integrate') ? ' These neurons integrate before they fire, so a level says which spikes there were.' : ' These neurons are time-stepped; every spike was kept.');
   };
-  const BOTTOM = 34;
+  const BOTTOM = 50, TOP = 18;
   const gutter = w => w < 520 ? 34 : 52;
-  const again = drawn(canvas, (c, w, h) => {
-    const layer = layers[site], left = gutter(w), pw = w - left, ph = h - BOTTOM;
+  const cut = (c, text, most) => {
+    const all = [...text];
+    while (all.length && c.measureText(all.join('')).width > most) all.pop();
+    return all.join('');
+  };
+  const draw = (c, w, h) => {
+    const layer = layers[site], left = gutter(w), pw = w - left, ph = h - BOTTOM - TOP;
     const ns = view.n1 - view.n0, ts = view.t1 - view.t0, T = layer.timesteps, cols = ts * T;
     const ratio = c.getTransform().a;
     const gw = Math.max(1, Math.min(Math.floor(pw * ratio), cols)), gh = Math.max(1, Math.min(Math.floor(ph * ratio), ns));
@@ -179,7 +148,7 @@ function raster() {
     const off = el('canvas', { width: gw, height: gh });
     off.getContext('2d').putImageData(image, 0, 0);
     c.imageSmoothingEnabled = gw >= pw || gh >= ph;
-    c.drawImage(off, left, 0, pw, ph);
+    c.drawImage(off, left, TOP, pw, ph);
     const cell = pw / ts;
     c.font = '11px ' + colour('sans');
     c.fillStyle = colour('muted');
@@ -188,35 +157,45 @@ function raster() {
     const every = Math.max(1, Math.ceil(46 / cell));
     for (let t = 0; t < ts; t++) {
       const x = left + t * cell;
-      if (cell > 14) { c.beginPath(); c.moveTo(x, 0); c.lineTo(x, ph); c.stroke(); }
+      if (cell > 14) { c.beginPath(); c.moveTo(x, TOP); c.lineTo(x, TOP + ph); c.stroke(); }
       if (t % every === 0) {
         c.textBaseline = 'top';
         c.textAlign = 'left';
-        c.fillText(String(view.t0 + t), x + 2, ph + 4);
-        c.save();
-        c.beginPath();
-        c.rect(x, ph, cell * every - 4, BOTTOM);
-        c.clip();
+        c.fillStyle = colour('muted');
+        c.fillText(String(view.t0 + t), x + 2, TOP + ph + 4);
         c.fillStyle = colour('ink');
-        c.fillText(inputText(view.t0 + t), x + 2, ph + 18);
-        c.restore();
+        c.fillText(cut(c, inputText(view.t0 + t), cell * every - 4), x + 2, TOP + ph + 18);
       }
     }
     c.fillStyle = colour('muted');
+    c.textBaseline = 'top';
+    c.textAlign = 'left';
+    c.fillText('neuron', 0, 2);
+    c.textAlign = 'center';
+    c.fillText(`token, of ${T} timesteps each`, left + pw / 2, TOP + ph + 34);
     c.textAlign = 'right';
     c.textBaseline = 'middle';
     const ticks = Math.max(1, Math.ceil(ns / Math.max(2, Math.floor(ph / 26))));
-    for (let i = 0; i < ns; i += ticks) c.fillText(String(kept()[view.n0 + i]), left - 6, Math.max(7, (i + .5) * ph / ns));
+    for (let i = 0; i < ns; i += ticks) c.fillText(String(kept()[view.n0 + i]), left - 6, TOP + Math.max(7, (i + .5) * ph / ns));
     c.strokeStyle = colour('ink');
     c.lineWidth = 1.5;
-    c.strokeRect(left + (cursor.t - view.t0) * cell, (cursor.n - view.n0) * ph / ns, Math.max(cell, 4), Math.max(ph / ns, 4));
-  });
+    c.strokeRect(left + (cursor.t - view.t0) * cell, TOP + (cursor.n - view.n0) * ph / ns, Math.max(cell, 4), Math.max(ph / ns, 4));
+  };
+  const again = drawn(canvas, draw);
+  const asCsv = () => {
+    const layer = layers[site], lines = ['neuron,token,timestep,spike'];
+    for (let t = view.t0; t < view.t1; t++) for (let n = view.n0; n < view.n1; n++) for (let step = 0; step < layer.timesteps; step++) {
+      const spike = spikeOf(layer, t, n, step);
+      if (spike) lines.push([kept()[n], t, step + 1, spike].join());
+    }
+    return lines.join('\n') + '\n';
+  };
   const at = event => {
     const box = canvas.getBoundingClientRect(), left = gutter(box.width);
     const share = (x, size) => Math.max(0, Math.min(.9999, x / size));
     return {
       t: view.t0 + Math.floor(share(event.clientX - box.left - left, box.width - left) * (view.t1 - view.t0)),
-      n: view.n0 + Math.floor(share(event.clientY - box.top, box.height - BOTTOM) * (view.n1 - view.n0)),
+      n: view.n0 + Math.floor(share(event.clientY - box.top - TOP, box.height - BOTTOM - TOP) * (view.n1 - view.n0)),
     };
   };
   let from = null;
@@ -284,6 +263,7 @@ function raster() {
     el('div', { class: 'tools' }, field('layer', sitePicker()), Object.values(inputs).map(input => field(input.label, input)),
       el('div', { class: 'segment', role: 'group', 'aria-label': 'Zoom' }, el('button', { type: 'button', onclick: () => zoom(.5) }, 'Zoom in'), el('button', { type: 'button', onclick: () => zoom(2) }, 'Zoom out'), el('button', { type: 'button', onclick: all }, 'All'))),
     el('figure', { class: 'plot' }, canvas, brush),
+    el('p', { class: 'key' }, saving('raster-view', 'the view of the raster', () => canvasAsSvg(draw, 720, 400, 'Spike raster'), asCsv)),
     el('p', { class: 'key' }, el('span', {}, el('i', { style: 'background:var(--positive)' }), 'spike +1'), el('span', {}, el('i', { style: 'background:var(--negative)' }), 'spike −1'),
       el('span', {}, 'Drag a part to see it larger; double-click for all. Where several spikes share a dot, its strength is their share.')),
     readout, asTable);
@@ -302,5 +282,6 @@ function spikes() {
   const node = section('spikes', 'Spikes', 'Every neuron spells a level anew for each token, in a few timesteps. A spike is +1 or −1.');
   if (!layers.length) return node.append(absent(el('span', {}, 'Run the program on a text: ', code('--text FILE'))));
   const one = raster();
-  node.append(overview(one.goto), one.node);
+  const others = figuresOf('spikes').filter(figure => !['spikes-by-token', 'raster', 'membrane'].includes(figure.id));
+  node.append(...others.map(figure => plot(figure)), overview(one.goto), one.node, ...['membrane'].map(figureNamed).filter(Boolean).map(figure => plot(figure)));
 }

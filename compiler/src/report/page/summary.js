@@ -20,7 +20,12 @@ function coverage() {
 }
 
 function summary() {
-  document.getElementById('title').textContent = data.title;
+  document.getElementById('title').textContent = data.runs.length > 1 ? data.runs.map(run => run.name).join(', ') : data.title;
+  if (data.worse) {
+    const line = document.getElementById('worse');
+    line.hidden = false;
+    line.append(el('b', {}, 'Much worse than its reference: '), data.worse);
+  }
   const facts = data.network, made = data.provenance;
   const words = [];
   if (facts) words.push(`A spiking network of ${facts.layers} layers, width ${whole(facts.width)}, with ${whole(facts.neurons)} neurons per token.`);
@@ -32,7 +37,16 @@ function summary() {
   const figure = (name, value, small) => figures.push(el('div', {}, el('dt', {}, name), el('dd', {}, value, small && el('small', {}, small))));
   if (findings.perplexity) {
     const dense = findings.perplexity_dense, reference = findings.reference === 'spiking' ? 'spiking reference' : 'dense';
-    figure('Perplexity', digits(findings.perplexity, 2), dense ? `${digits(dense, 2)} ${reference}, ${signed(100 * findings.perplexity_increase, 2)} %` : `on ${whole(findings.tokens)} tokens`);
+    const sure = ends => ends ? `, 95 % interval ${digits(ends[0], 2)} to ${digits(ends[1], 2)}` : '';
+    const over = findings.intervals_over ? `intervals by bootstrap over ${whole(findings.intervals_over === 'tokens' ? findings.tokens : findings.windows)} ${findings.intervals_over}` : 'no interval: fewer than ten windows';
+    figure('Perplexity', digits(findings.perplexity, 2), `on ${whole(findings.tokens)} tokens${sure(findings.perplexity_95)}`);
+    if (dense) {
+      figure(`Perplexity, ${reference}`, digits(dense, 2), `on the same tokens${sure(findings.perplexity_dense_95)}`);
+      const share = x => signed(100 * x, 2) + ' %';
+      figure('Rise of perplexity', share(findings.perplexity_increase), (findings.perplexity_increase_95 ? `95 % interval ${share(findings.perplexity_increase_95[0])} to ${share(findings.perplexity_increase_95[1])}; ` : '') + over);
+      figure('KL divergence', digits(findings.kl, 5), `nats per token, from ${reference}` + (findings.kl_95 ? `, 95 % interval ${digits(findings.kl_95[0], 5)} to ${digits(findings.kl_95[1], 5)}` : ''));
+    }
+    figure('Next-token accuracy', percent(findings.accuracy), findings.accuracy_dense !== undefined ? `${percent(findings.accuracy_dense)} ${reference}` : `of ${whole(findings.tokens)} tokens`);
   }
   if (findings.top1_agreement !== undefined) figure('Top-1 agreement', percent(findings.top1_agreement), findings.reference === 'spiking' ? 'both spiking programs' : 'spiking and dense network');
   if (findings.cosine_centred !== undefined) figure('Cosine of logits', digits(findings.cosine_centred, 5), 'around their means');
