@@ -610,7 +610,9 @@ fn controls_work() {
     assert!(zoomed[1] - zoomed[0] < view[1].as_u64().unwrap() - view[0].as_u64().unwrap(), "{view} {zoomed:?}");
     browser.press("0", "0");
     assert_eq!(browser.eval(token), json!([0, 1023, 0, 63]), "all neurons and tokens");
-    browser.eval("(() => { const t = [...document.querySelectorAll('#spikes details')].pop(); t.open = true; })()");
+    browser.eval(
+        "(() => { const t = [...document.querySelectorAll('#spikes details:not(.numbers)')].pop(); t.open = true; })()",
+    );
     assert!(browser.eval("document.querySelectorAll('#spikes td').length").as_u64().unwrap() > 100);
     // A cell of the map chooses the layer of both the raster and the levels.
     browser.eval("document.querySelector('table.map button').click()");
