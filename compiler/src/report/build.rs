@@ -16,6 +16,7 @@ use crate::eval_report::{EvalReport, ReferenceKind};
 use crate::evaluate::{Cut, NeuronTotals};
 use crate::files;
 use crate::front::OnnxOptions;
+use crate::id_file::is_npy;
 use crate::lints::{coverage, lints};
 use crate::model::{EngineOptions, Loaded};
 use crate::program_lints::{much_worse, program_lints};
@@ -126,6 +127,10 @@ fn build_one(options: &ReportOptions, progress: &dyn Progress) -> Result<Report,
         let message = "is a dense network, which has no spikes to show";
         let diagnostic = Diagnostic::new(options.model.display().to_string(), message).note("compile it first");
         return Err(diagnostic.into());
+    }
+    // A text that cannot be read is told of before a large reference is read.
+    if options.text.as_deref().is_some_and(|path| !is_npy(path)) {
+        model.tokens(&options.start)?;
     }
     let record = record_of(&model);
     let reference = options.reference.as_deref().map(|path| read_reference(path, &options.onnx)).transpose()?;

@@ -270,7 +270,9 @@ impl PlotAxis {
             return Self::new(title, AxisScale::Linear(0.0, 1.0));
         }
         let room = if high > low { 0.08 * (high - low) } else { 0.05 * high.abs().max(1e-9) };
-        Self::new(title, AxisScale::Linear(low - room, high + room))
+        // Numbers that are all above 0 need no room below it.
+        let start = if low >= 0.0 { (low - room).max(0.0) } else { low - room };
+        Self::new(title, AxisScale::Linear(start, high + room))
     }
 
     /// A logarithmic axis around `values`, all above 0.

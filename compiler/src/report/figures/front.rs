@@ -43,7 +43,7 @@ fn plot(
     let mut key =
         vec![(Paint::Spiking, "timesteps by site".to_string()), (Paint::Dense, "the same timesteps everywhere".into())];
     if !chosen.is_empty() {
-        key.push((Paint::Ink, format!("chosen: the least {} within {}", front.minimise, front.budget)));
+        key.push((Paint::Ink, format!("chosen: the least {} within {}", front.minimise, short(&front.budget))));
     }
     let row = |point: &FrontPoint| {
         let kind = if point.uniform { "uniform" } else { "by site" };
@@ -88,6 +88,14 @@ fn plot(
     })
 }
 
+/// A budget without the zeros at its end: `perplexity+1%`.
+fn short(budget: &str) -> String {
+    match budget.strip_suffix('%') {
+        Some(share) if share.contains('.') => format!("{}%", share.trim_end_matches('0').trim_end_matches('.')),
+        _ => budget.into(),
+    }
+}
+
 /// The points that no other beats in both, the cheapest first.
 fn best(mut all: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
@@ -102,7 +110,15 @@ fn best(mut all: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::best;
+    use super::{best, short};
+
+    #[test]
+    fn a_budget_is_short() {
+        assert_eq!(
+            ["perplexity+1.0000%", "perplexity+0.2500%", "timesteps=10"].map(short),
+            ["perplexity+1%", "perplexity+0.25%", "timesteps=10"]
+        );
+    }
 
     #[test]
     fn the_front_is_what_nothing_beats() {

@@ -157,7 +157,7 @@ struct FigureDrawing<'a> {
 impl<'a> FigureDrawing<'a> {
     fn new(figure: &'a Figure, view: FigureView, words: Words) -> Self {
         let width = match (figure.size, view) {
-            (Size::Half, _) => 420.0,
+            (Size::Half, _) => 360.0,
             (Size::Full, FigureView::Wide) => 720.0,
             (Size::Full, FigureView::Narrow) => 340.0,
         };
@@ -359,13 +359,10 @@ impl<'a> FigureDrawing<'a> {
         const LINE: &str = "fill='none' stroke='currentColor' stroke-linejoin='round'";
         match mark {
             Mark::Boxes(paint, boxes) => {
-                let path: String = boxes.iter().map(|&sides| self.filled(sides)).collect();
-                // Cells of a map leave no seam between them.
-                let look = if matches!(paint, Paint::Tone(_)) {
-                    "fill='currentColor' shape-rendering='crispEdges'"
-                } else {
-                    "fill='currentColor'"
-                };
+                let cells = matches!(paint, Paint::Tone(_));
+                let path: String = boxes.iter().map(|&sides| self.filled(sides, cells)).collect();
+                let look =
+                    if cells { "fill='currentColor' shape-rendering='crispEdges'" } else { "fill='currentColor'" };
                 self.path(*paint, look, &path);
             }
             Mark::Line(paint, stroke, points) => {
@@ -419,11 +416,12 @@ impl<'a> FigureDrawing<'a> {
         }
     }
 
-    /// A filled box; one that is not empty is seen.
-    fn filled(&self, [x0, y0, x1, y1]: [f64; 4]) -> String {
+    /// A filled box; one that is not empty is seen. The cells of a map overlap a little, so that no seam is between them.
+    fn filled(&self, [x0, y0, x1, y1]: [f64; 4], is_cell: bool) -> String {
         let ([x0, x1], [y0, y1]) = ([self.px(x0), self.px(x1)], [self.py(y0), self.py(y1)]);
         let ([left, right], [top, bottom]) = ([x0.min(x1), x0.max(x1)], [y0.min(y1), y0.max(y1)]);
-        let (wide, tall) = ((right - left).max(0.8), (bottom - top).max(0.8));
+        let overlap = if is_cell { (self.right - right).clamp(0.0, 0.7) } else { 0.0 };
+        let (wide, tall) = ((right - left + overlap).max(0.8), (bottom - top).max(0.8));
         let top = bottom - tall;
         format!("M{} {}h{}v{}h-{}z", c(left), c(top), c(wide), c(tall), c(wide))
     }
