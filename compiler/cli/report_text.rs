@@ -3,6 +3,7 @@
 use crate::table::{lines, numbers};
 use crate::units::{joules, si};
 use console::{Style, style};
+use indexmap::IndexMap;
 use snnc::energy::json::SavingJson;
 use snnc::ledger::LedgerSite;
 use snnc::report::{Report, ReportBlock, ReportLayer, TokenRanking};
@@ -13,7 +14,7 @@ fn heading(text: &str) -> String {
     format!("\n{}\n", style(text).bold())
 }
 
-/// The report as text, aligned, at most about a hundred columns wide.
+/// The report as text, aligned, at most 80 columns wide.
 pub fn text(report: &Report) -> String {
     let mut text = String::new();
     head(report, &mut text);
@@ -33,7 +34,19 @@ pub fn text(report: &Report) -> String {
 
 /// A line of a name and what it is.
 fn row(text: &mut String, name: &str, value: &str) {
-    let _ = writeln!(text, "{name:<22} {value}");
+    put_wrapped(text, &format!("{name:<22} {value}"), 23);
+}
+
+/// Columns of the text.
+const WIDTH: usize = 80;
+
+/// A line, broken between words where it is too long; what follows is indented.
+fn put_wrapped(text: &mut String, line: &str, indent: usize) {
+    let indent = " ".repeat(indent);
+    let options = textwrap::Options::new(WIDTH).subsequent_indent(&indent).break_words(false);
+    for line in textwrap::wrap(line, options) {
+        let _ = writeln!(text, "{line}");
+    }
 }
 
 fn head(report: &Report, text: &mut String) {
@@ -110,7 +123,7 @@ fn warnings(report: &Report, text: &mut String) {
         let silent = lint.kind == "silent";
         let colour = if silent { Style::new().red() } else { Style::new().yellow() };
         let kind = if silent { "defect: silent" } else { lint.kind };
-        let _ = writeln!(text, "{} {}: {}", colour.apply_to(format!("{kind}:")), lint.place, lint.message);
+        put_wrapped(text, &format!("{} {}: {}", colour.apply_to(format!("{kind}:")), lint.place, lint.message), 4);
     }
 }
 
@@ -144,60 +157,42 @@ fn tokens(report: &Report) -> f64 {
     report.predictions.len().max(1) as f64
 }
 
-/// Spikes per neuron and token by block and by what the layer codes.
+/// Blocks that a row of bars shows.
+const BLOCKS: usize = 32;
+
+/// Spikes per neuron and token, a row per site of a block, with a bar for every block.
 fn layers(report: &Report, text: &mut String) {
     if report.layers.is_empty() {
         return;
     }
     *text += &heading("Spikes per neuron and token");
-    let column = |layer: &ReportLayer| {
+    let name = |layer: &ReportLayer| {
         let rest = layer.site.strip_prefix(&layer.block).and_then(|rest| rest.strip_prefix('.'));
         rest.unwrap_or(&layer.site).to_string()
     };
-    let (mut columns, mut blocks): (Vec<String>, Vec<&str>) = (Vec::new(), Vec::new());
-    for layer in &report.layers {
-        if layer.site != layer.block && !columns.contains(&column(layer)) {
-            columns.push(column(layer));
-        }
-        if !blocks.contains(&layer.block.as_str()) {
-            blocks.push(&layer.block);
+    let mut rows: IndexMap<String, Vec<&ReportLayer>> = IndexMap::new();
+    report.layers.iter().for_each(|layer| rows.entry(name(layer)).or_default().push(layer));
+    let rate = |layer: &ReportLayer| layer.spikes as f64 / (layer.width as f64 * tokens(report));
+    let _ = writeln!(text, "{:<18} {:>3} {:>6} {:>6} {:>6}  by block, of T", "site", "T", "mean", "least", "most");
+    for (name, layers) in &rows {
+        let rates: Vec<f64> = layers.iter().map(|layer| rate(layer)).collect();
+        let [least, most] = [rates.iter().copied().fold(f64::MAX, f64::min), rates.iter().copied().fold(0.0, f64::max)];
+        let mean = rates.iter().sum::<f64>() / rates.len() as f64;
+        let steps = layers.iter().map(|layer| layer.timesteps).max().unwrap_or(1);
+        let bars: String =
+            layers.iter().take(BLOCKS).map(|layer| bar(rate(layer) / f64::from(layer.timesteps))).collect();
+        let more = if layers.len() > BLOCKS { "…" } else { "" };
+        let _ = writeln!(text, "{name:<18} {steps:>3} {mean:>6.2} {least:>6.2} {most:>6.2}  {bars}{more}");
+        for layer in layers.iter().filter(|layer| layer.spikes == 0) {
+            let _ = writeln!(text, "{}", style(format!("  {} is silent: no neuron ever fires", layer.site)).red());
         }
     }
-    let width = |name: &str| name.len().max(7);
-    let _ = write!(text, "{:<10}", "");
-    columns.iter().for_each(|name| *text += &format!(" {name:>width$}", width = width(name)));
-    text.push('\n');
-    let said = |layer: &ReportLayer, width: usize| {
-        if layer.spikes == 0 {
-            return style(format!("{:>width$}", "silent")).red().to_string();
-        }
-        let rate = layer.spikes as f64 / (layer.width as f64 * tokens(report));
-        // Louder where more of the timesteps have a spike.
-        let share = rate / f64::from(layer.timesteps);
-        let rate = style(format!("{rate:>width$.2}"));
-        if share > 0.33 {
-            rate.bold().to_string()
-        } else if share < 0.15 {
-            rate.dim().to_string()
-        } else {
-            rate.to_string()
-        }
-    };
-    for block in blocks {
-        let _ = write!(text, "{block:<10}");
-        let own = || report.layers.iter().filter(|layer| layer.block == block);
-        if own().count() == 1 {
-            own()
-                .for_each(|layer| *text += &format!(" {}", said(layer, columns.first().map_or(7, |name| width(name)))));
-        } else {
-            for name in &columns {
-                let cell = own().find(|layer| column(layer) == *name);
-                let blank = || format!("{:>width$}", "-", width = width(name));
-                *text += &format!(" {}", cell.map_or_else(blank, |layer| said(layer, width(name))));
-            }
-        }
-        text.push('\n');
-    }
+}
+
+/// A share as a bar.
+fn bar(share: f64) -> char {
+    let height = (share * (BARS.len() - 1) as f64).ceil() as usize;
+    BARS[height.min(BARS.len() - 1)]
 }
 
 /// Bars of eight heights.
@@ -303,7 +298,7 @@ fn ledger(report: &Report, text: &mut String) {
         let Some(site) = ledger.sites.iter().find(|site| site.site == *name) else { continue };
         let LedgerSite { site, worst, remedy, kl_isolated, .. } = site;
         let share = if sum > 0.0 { 100.0 * kl_isolated / sum } else { 0.0 };
-        let _ = writeln!(text, "{site:<22} {share:>5.1} %  {worst:<10} {remedy}");
+        put_wrapped(text, &format!("{site:<22} {share:>5.1} %  {worst:<10} {remedy}"), 43);
     }
 }
 
@@ -323,14 +318,14 @@ fn predictions(report: &Report, text: &mut String) {
         order.sort_by(|a, b| kl(b).total_cmp(&kl(a)).then(a.cmp(b)));
     }
     let bits = |nll: f64| format!("{:.2} bits", nll / std::f64::consts::LN_2);
-    let _ = write!(text, "{:>5}  {:<16} {:>12} {:<16}", "token", "text", "surprisal", "top-1");
-    *text += if beside { "    dense: surprisal  top-1              KL, nats\n" } else { "\n" };
+    let _ = write!(text, "{:>5}  {:<11} {:>11} {:<11}", "token", "text", "surprisal", "top-1");
+    *text += if beside { "  dense: bits top-1        KL, nats\n" } else { "\n" };
     for i in order.into_iter().take(LISTED) {
         let token = &report.predictions[i];
         let best = |guesses: &TokenRanking| guesses.best.first().map_or(String::new(), |guess| shown(&guess.text));
         let _ = write!(
             text,
-            "{:>5}  {} {:>12} {}",
+            "{:>5}  {} {:>11} {}",
             i + 1,
             padded(&shown(&token.text)),
             bits(token.spiking.nll),
@@ -340,7 +335,7 @@ fn predictions(report: &Report, text: &mut String) {
             let differs = best(dense) != best(&token.spiking);
             let guess = padded(&best(dense));
             let guess = if differs { style(guess).yellow().to_string() } else { guess };
-            let _ = write!(text, "   {:>17}  {guess} {kl:>10.6}", bits(dense.nll));
+            let _ = write!(text, "  {:>11} {guess} {kl:>8.4}", bits(dense.nll));
         }
         text.push('\n');
     }
@@ -381,7 +376,7 @@ fn shown(text: &str) -> String {
 
 /// Cut or filled up to 16 columns, as wide characters are counted.
 fn padded(text: &str) -> String {
-    console::pad_str(&console::truncate_str(text, 16, "…"), 16, console::Alignment::Left, None).into_owned()
+    console::pad_str(&console::truncate_str(text, 11, "…"), 11, console::Alignment::Left, None).into_owned()
 }
 
 /// The first block as the model of all, and those that are unlike it.
@@ -393,19 +388,19 @@ fn blocks(report: &Report, text: &mut String) {
         report.blocks.iter().filter(|block| ops(block) == ops(first)).map(|block| block.name.as_str()).collect();
     for block in report.blocks.iter().filter(|block| block.name == first.name || ops(block) != ops(first)) {
         let name = if block.name == first.name { like.join(", ") } else { block.name.clone() };
-        let _ = writeln!(text, "{}", style(name).underlined());
+        put_wrapped(text, &style(name).underlined().to_string(), 0);
         for conversion in &block.conversions {
             let dense = conversion.dense.join(", ");
             let from = if dense.is_empty() { &conversion.origin } else { &dense };
             for (i, line) in wrapped(&conversion.spiking).iter().enumerate() {
-                let _ = writeln!(text, "  {:<44} {line}", if i == 0 { from } else { "" });
+                let _ = writeln!(text, "  {:<29} {line}", if i == 0 { from } else { "" });
             }
         }
     }
 }
 
 /// Columns of a line of operations.
-const OPERATIONS: usize = 56;
+const OPERATIONS: usize = 48;
 
 /// Operations one after the other, in lines.
 fn wrapped(operations: &[String]) -> Vec<String> {
@@ -447,7 +442,7 @@ fn missing(report: &Report, text: &mut String) {
     }
     *text += &heading("Not shown");
     for missing in &report.missing {
-        let _ = writeln!(text, "{}: {}", missing.part, missing.how);
+        put_wrapped(text, &format!("{}: {}", missing.part, missing.how), 4);
     }
 }
 
