@@ -206,18 +206,17 @@ fn levels(report: &Report, text: &mut String) {
     *text += &heading("Levels");
     let _ = writeln!(
         text,
-        "{:<20} {:>4} {:>7} {:>8} {:>10} {:>10} {:>7}  -most {:^7} +most",
-        "layer", "T", "neurons", "density", "at largest", "usually", "silent", "0"
+        "{:<18} {:>4} {:>8} {:>8} {:>8} {:>6} -most {:^7} +most",
+        "layer, in %", "T", "density", "largest", "usually", "silent", "0"
     );
     for layer in &report.layers {
         let slots = layer.width as f64 * tokens(report);
         let density = layer.spikes as f64 / slots / f64::from(layer.timesteps);
         let clipped = layer.saturated as f64 / slots;
         let line = format!(
-            "{:<20} {:>4} {:>7} {:>6.1} % {:>8.3} % {:>8.3} % {:>7}  {}",
+            "{:<18} {:>4} {:>8.1} {:>8.3} {:>8.3} {:>6} {}",
             layer.site,
             layer.timesteps,
-            layer.width,
             100.0 * density,
             100.0 * clipped,
             100.0 * layer.usually_saturated,
@@ -261,7 +260,7 @@ fn bars(counts: &[u64]) -> String {
 fn energy(report: &Report, text: &mut String) {
     let Some(energy) = &report.energy else { return };
     *text += &heading("Energy per token");
-    let mut table = numbers(&["prices", "dense f32", "spiking", "saved", "attention saves", "its core saves"]);
+    let mut table = numbers(&["prices", "dense f32", "spiking", "saved", "attention", "its core"]);
     let joules_of = |total: Option<f64>, least: Option<f64>| match (total, least) {
         (Some(pj), _) => joules(pj),
         // What has a price is the least that it can be.
