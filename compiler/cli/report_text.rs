@@ -38,7 +38,8 @@ fn row(text: &mut String, name: &str, value: &str) {
 
 fn head(report: &Report, text: &mut String) {
     if let Some(worse) = &report.worse {
-        let _ = writeln!(text, "{} {worse}", style("much worse than its reference:").red().bold());
+        let (what, why) = worse.split_once(": ").unwrap_or(("", worse));
+        let _ = writeln!(text, "{} {why}", style(format!("{what}:")).red().bold());
     }
     let _ = writeln!(text, "{}", style(&report.title).bold());
     network(report, text);
