@@ -51,7 +51,8 @@ fn put_wrapped(text: &mut String, line: &str, indent: usize) {
 
 fn head(report: &Report, text: &mut String) {
     if let Some(worse) = &report.worse {
-        let _ = writeln!(text, "{} {worse}", style("much worse than its reference:").red().bold());
+        let (what, why) = worse.split_once(": ").unwrap_or(("", worse));
+        let _ = writeln!(text, "{} {why}", style(format!("{what}:")).red().bold());
     }
     let _ = writeln!(text, "{}", style(&report.title).bold());
     network(report, text);

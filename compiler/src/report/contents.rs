@@ -255,10 +255,11 @@ impl Report {
     }
 }
 
-/// That a network's text is worth little, in a sentence: what lints say of its perplexity, or that it was never trained.
+/// That a network's text is worth little: what kind of fault it has, a colon, and why. By what lints say of its perplexity, or that
+/// it was never trained.
 pub fn worse(lints: &[Lint]) -> Option<String> {
     let of = |kind: LintKind| lints.iter().rev().find(|lint| lint.kind == kind);
-    let found = of(LintKind::Perplexity).or_else(|| of(LintKind::Untrained))?;
-    let place = if found.kind == LintKind::Perplexity { format!(" ({})", found.place) } else { String::new() };
-    Some(format!("{}{place}", found.message))
+    let measured = of(LintKind::Perplexity)
+        .map(|lint| format!("much worse than its reference: {} ({})", lint.message, lint.place));
+    measured.or_else(|| of(LintKind::Untrained).map(|lint| format!("not trained: {}", lint.message)))
 }

@@ -16,13 +16,15 @@ mod predictions;
 mod runs;
 mod scale;
 mod spikes;
+mod style;
 mod svg;
 mod training;
 
 pub use figure::{AxisScale, Cell, Figure, Mark, Paint, PlotAxis, Size, Stroke, Table};
 pub use part::PagePart;
 pub use png::png;
-pub use svg::{FigureView, Words, inline, style, whole};
+pub use style::style;
+pub use svg::{FigureView, Words, inline, whole};
 
 use super::contents::Report;
 use crate::files;

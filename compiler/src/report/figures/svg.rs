@@ -1,7 +1,8 @@
 //! A figure as SVG. Elements have classes and no colours: the page colours them by its theme, a file brings its own style.
 
-use super::figure::{AxisScale, Figure, Mark, Paint, PlotAxis, SERIES, Size, Stroke, TONES};
+use super::figure::{AxisScale, Figure, Mark, Paint, PlotAxis, Size, Stroke};
 use super::letters::{outlines, shortened, width, wrapped};
+use super::style::{FONT, style};
 use std::fmt::Write;
 
 /// What is drawn for.
@@ -22,8 +23,6 @@ pub enum Words {
     Outlines,
 }
 
-/// Size of letters, in pixels.
-const FONT: f64 = 12.0;
 /// A viewer's font may be as much wider than the one that measures: DejaVu Sans is.
 const WIDER: f64 = 1.17;
 /// From line to line.
@@ -32,41 +31,6 @@ const LINE: f64 = 16.0;
 const MARGIN: f64 = 6.0;
 /// A band with a name.
 const BAND: f64 = 18.0;
-
-/// Colours of a file by class; those of the page are in its style.
-const COLOURS: [(&str, &str); 6] = [
-    ("spiking", "#0067a3"),
-    ("dense", "#857f70"),
-    ("negative", "#b84700"),
-    ("muted", "#5c6068"),
-    ("bad", "#a6262b"),
-    ("ink", "#1c1e22"),
-];
-/// Series apart by hue and by lightness: after Okabe and Ito (2008), darkened to 3 to 1 and more on white.
-const SERIES_COLOURS: [&str; SERIES] = ["#0067a3", "#b84700", "#1b7f5c", "#a1509b", "#8a6d00", "#5c6068", "#2a93d1"];
-/// The ramp from none to all.
-const RAMP: [[f64; 3]; 3] = [[241.0, 239.0, 232.0], [125.0, 180.0, 211.0], [7.0, 69.0, 109.0]];
-
-/// The style of a file.
-pub fn style() -> String {
-    let mut style = format!(
-        "text{{font:{FONT}px 'Helvetica Neue',Helvetica,Arial,'Liberation Sans',sans-serif}}.paper{{fill:#fff}}.axis{{stroke:#d3d0c8}}"
-    );
-    let series = (0..).map(|i| Paint::Series(i).class()).zip(SERIES_COLOURS.map(String::from));
-    let tones = (0..TONES).map(|tone| (Paint::Tone(tone).class(), tone_colour(tone)));
-    let named = COLOURS.map(|(class, colour)| (class.to_string(), colour.to_string()));
-    for (class, colour) in named.into_iter().chain(series).chain(tones) {
-        let _ = write!(style, ".{class}{{color:{colour}}}");
-    }
-    style
-}
-
-fn tone_colour(tone: u8) -> String {
-    let share = 2.0 * f64::from(tone) / f64::from(TONES - 1);
-    let (from, rest) = if share < 1.0 { (0, share) } else { (1, share - 1.0) };
-    let mixed = |i: usize| (RAMP[from][i] + (RAMP[from + 1][i] - RAMP[from][i]) * rest).round() as u8;
-    format!("#{:02x}{:02x}{:02x}", mixed(0), mixed(1), mixed(2))
-}
 
 /// A figure as it stands in the page: without style and ground.
 pub fn inline(figure: &Figure, view: FigureView, words: Words) -> String {
@@ -490,10 +454,5 @@ mod tests {
         for (x, text) in [(1.0, "1"), (-0.04, "0"), (-0.06, "-0.1"), (12.345, "12.3"), (-3.0, "-3")] {
             assert_eq!(c(x), text);
         }
-    }
-
-    #[test]
-    fn tones_go_from_none_to_all() {
-        assert_eq!([0, 4, 8].map(tone_colour), ["#f1efe8", "#7db4d3", "#07456d"]);
     }
 }

@@ -6,7 +6,7 @@ function comparison() {
   const node = section('runs', 'Programs side by side', `${runs.length} programs on the same ${whole(tokens)} tokens. All parts below are of the first, ${runs[0].name}.`);
   const interval = ends => ends ? ` (${digits(ends[0], 2)} to ${digits(ends[1], 2)})` : '';
   const energy = run => run.energy.find(e => e.list === list) || {};
-  const row = run => el('tr', {}, el('th', { scope: 'row' }, run.name, run.worse && el('small', { class: 'bad' }, ' much worse than its reference')), el('td', {}, digits(run.perplexity, 2) + interval(run.perplexity_95)),
+  const row = run => el('tr', {}, el('th', { scope: 'row' }, run.name, run.worse && el('small', { class: 'bad' }, ' ' + run.worse.split(': ')[0])), el('td', {}, digits(run.perplexity, 2) + interval(run.perplexity_95)),
     el('td', {}, run.kl === null ? '–' : digits(run.kl, 6)), el('td', {}, digits(run.spikes_per_neuron, 3)), el('td', {}, digits(run.timesteps_mean, 2)), el('td', {}, energy(run).spiking_pj == null ? 'not priced' : energyOf(energy(run).spiking_pj)), el('td', { class: 'left ops' }, run.options || '–'));
   const waterfall = el('div', {});
   const paint = name => waterfall.replaceChildren(...[figureOf('runs-energy', name)].filter(Boolean).map(figure => plot(figure)));

@@ -24,7 +24,8 @@ function summary() {
   if (data.worse) {
     const line = document.getElementById('worse');
     line.hidden = false;
-    line.append(el('b', {}, 'Much worse than its reference: '), data.worse);
+    const [what, why] = [data.worse.slice(0, data.worse.indexOf(': ')), data.worse.slice(data.worse.indexOf(': '))];
+    line.append(el('b', {}, what.charAt(0).toUpperCase() + what.slice(1)), why);
   }
   const facts = data.network, made = data.provenance;
   const words = [];
