@@ -70,6 +70,7 @@ impl Browser {
         for domain in ["Page", "Runtime", "Log", "Network", "Accessibility"] {
             browser.call(&format!("{domain}.enable"), json!({}));
         }
+        browser.call("Performance.enable", json!({ "timeDomain": "threadTicks" }));
         browser
     }
 
@@ -131,6 +132,14 @@ impl Browser {
             std::thread::sleep(Duration::from_millis(10));
         }
         start.elapsed()
+    }
+
+    /// Seconds of processor time that the page's main thread has worked since it was opened. Other work on the machine does not
+    /// count.
+    pub fn worked(&mut self) -> f64 {
+        let metrics = self.call("Performance.getMetrics", json!({}));
+        let all = metrics["metrics"].as_array().into_iter().flatten();
+        all.filter(|metric| metric["name"] == "TaskDuration").filter_map(|metric| metric["value"].as_f64()).sum()
     }
 
     /// The value of an expression in the page.
