@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+// The report needs more of it.
+#[allow(dead_code)]
 mod browser;
 
 use base64::Engine as _;
