@@ -26,7 +26,7 @@ impl RecordedRun {
         let wrong = |message: String| Diagnostic::new(place, message).code(ErrorCode::FILE);
         let documents = serde_json::Deserializer::from_str(text).into_iter::<Json>().collect::<Result<Vec<Json>, _>>();
         let mut results = documents.map_err(|e| wrong(format!("is no JSON of a command: {e}")))?;
-        let run = results.first_mut().and_then(Json::as_object_mut).and_then(|first| first.remove("run"));
+        let run = results.first_mut().and_then(Json::as_object_mut).and_then(|first| first.shift_remove("run"));
         let Some(run) = run else {
             let note = "`run` is the first key of what `snnc eval ... --format json` prints";
             return Err(wrong("does not say what run it is of: it has no key `run`".into()).note(note).into());

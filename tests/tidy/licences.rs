@@ -11,12 +11,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+type LicenceResult<T> = Result<T, Box<dyn Error>>;
 
 /// How names of files with a licence or a notice begin.
 const NAMES: [&str; 5] = ["license", "licence", "copying", "notice", "unlicense"];
 
-fn main() -> Outcome<()> {
+fn main() -> LicenceResult<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [target, file] = args.as_slice() else { return Err("usage: licences TARGET FILE".into()) };
     let metadata = metadata(target)?;
@@ -24,7 +24,7 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-fn metadata(target: &str) -> Outcome<Json> {
+fn metadata(target: &str) -> LicenceResult<Json> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let args = ["metadata", "--format-version", "1", "--locked", "--filter-platform", target];
     let output = Command::new(cargo).args(args).output()?;
@@ -43,7 +43,7 @@ fn text(json: &Json) -> &str {
 }
 
 /// The packages of other projects that `snnc` is linked with, by name and version.
-fn linked(metadata: &Json) -> Outcome<Vec<&Json>> {
+fn linked(metadata: &Json) -> LicenceResult<Vec<&Json>> {
     let packages: BTreeMap<&str, &Json> =
         list(&metadata["packages"]).iter().map(|package| (text(&package["id"]), package)).collect();
     let nodes: BTreeMap<&str, &Json> =
@@ -65,7 +65,7 @@ fn linked(metadata: &Json) -> Outcome<Vec<&Json>> {
 }
 
 /// A table of the packages, then all texts.
-fn listing(packages: &[&Json]) -> Outcome<String> {
+fn listing(packages: &[&Json]) -> LicenceResult<String> {
     let mut table = String::new();
     // By text: its packages. Numbered in the order in which they come.
     let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
@@ -101,7 +101,7 @@ fn listing(packages: &[&Json]) -> Outcome<String> {
 }
 
 /// The texts of licences and notices in a package, in the order of their names.
-fn files(package: &Json) -> Outcome<Vec<String>> {
+fn files(package: &Json) -> LicenceResult<Vec<String>> {
     let folder = Path::new(text(&package["manifest_path"])).parent().ok_or("a manifest has a folder")?;
     let is_licence = |name: &str| NAMES.iter().any(|start| name.to_lowercase().starts_with(start));
     let mut paths = BTreeSet::new();

@@ -1,7 +1,7 @@
 //! From files to what the page shows.
 
 use crate::explore::code::{ExploredProgram, explored};
-use crate::explore::contents::{Exploration, LeftOut};
+use crate::explore::contents::{Exploration, LeftOutLayers};
 use crate::explore::stages::{IrStage, LayerFilter, NodeFacts, Places, lines};
 use crate::front::OnnxOptions;
 use crate::model::Loaded;
@@ -70,7 +70,7 @@ pub fn build(options: &ExploreOptions) -> Result<Exploration, Diagnostics> {
         return Ok(exploration);
     }
     let mut exploration = network.show(options, Some(LAYERS_OF_LARGE))?;
-    exploration.left_out = exploration.left_out.map(|left_out| LeftOut { for_size: true, ..left_out });
+    exploration.left_out = exploration.left_out.map(|left_out| LeftOutLayers { for_size: true, ..left_out });
     Ok(exploration)
 }
 
@@ -79,7 +79,7 @@ fn size(exploration: &Exploration) -> usize {
 }
 
 /// All graphs of a network.
-struct Network {
+struct ExploredNetwork {
     /// The graph after every pass.
     stages: Vec<(String, Graph)>,
     gives_program: Option<bool>,
@@ -88,7 +88,7 @@ struct Network {
 }
 
 /// Runs the passes again where there is a reference.
-fn network(options: &ExploreOptions, model: Loaded) -> Result<Network, Diagnostics> {
+fn network(options: &ExploreOptions, model: Loaded) -> Result<ExploredNetwork, Diagnostics> {
     let program = &model.source.graph;
     let mut stages: Vec<(String, Graph)> = Vec::new();
     let mut gives_program = None;
@@ -121,7 +121,7 @@ fn network(options: &ExploreOptions, model: Loaded) -> Result<Network, Diagnosti
         forms.insert(0, (stages.len(), "collapsed"));
         stages.push(("collapse".into(), collapse::collapse(program)?));
     }
-    Ok(Network { stages, gives_program, forms })
+    Ok(ExploredNetwork { stages, gives_program, forms })
 }
 
 /// The origins of a graph's nodes.
@@ -129,7 +129,7 @@ fn origins(graph: &Graph) -> impl Iterator<Item = String> + '_ {
     graph.iter().map(|(value, _)| graph.origin(value).name.clone()).filter(|name| !name.is_empty())
 }
 
-impl Network {
+impl ExploredNetwork {
     fn show(&self, options: &ExploreOptions, layers: Option<RangeInclusive<u32>>) -> Result<Exploration, Diagnostics> {
         let mut places = Places::of(&self.stages);
         let of_nodes: Vec<Vec<u32>> = self.stages.iter().map(|(_, graph)| places.of_nodes(graph)).collect();
@@ -174,7 +174,7 @@ impl Network {
             machine: std::env::consts::ARCH.into(),
             gives_program: self.gives_program,
             layers: layers_of_all,
-            left_out: shown.map(|shown| LeftOut { shown, lines: left_out, for_size: false }),
+            left_out: shown.map(|shown| LeftOutLayers { shown, lines: left_out, for_size: false }),
             places: places.all,
             stages,
             programs,

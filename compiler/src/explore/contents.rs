@@ -22,7 +22,7 @@ pub struct Exploration {
     /// Layers of the network.
     pub layers: u32,
     /// What is not shown.
-    pub left_out: Option<LeftOut>,
+    pub left_out: Option<LeftOutLayers>,
     /// Where lines of IR come from.
     pub places: Vec<NodePlace>,
     /// The IR after every pass.
@@ -33,7 +33,7 @@ pub struct Exploration {
 
 /// Lines that are left out.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct LeftOut {
+pub struct LeftOutLayers {
     /// The first and the last layer that is shown.
     pub shown: [u32; 2],
     /// Lines of other layers, of all stages and plans.

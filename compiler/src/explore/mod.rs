@@ -13,6 +13,6 @@ mod stages;
 
 pub use build::{ExploreOptions, build};
 pub use code::{CodeFunction, ExploredProgram, ExploredRow, MachineLine, Runner};
-pub use contents::{Exploration, LeftOut};
+pub use contents::{Exploration, LeftOutLayers};
 pub use page::page;
 pub use stages::{IrLine, IrStage, LayerFilter, NodeFacts, NodePlace, Places};
