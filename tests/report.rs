@@ -503,11 +503,12 @@ fn figures_are_saved_from_the_page() {
     run(folder(), &format!("{line} --figures of-page -o of-page.html"));
     let saved = tempfile::tempdir().unwrap();
     browser.look(1200, 900, "dark");
-    browser.open(whole, READY);
     browser.save_into(saved.path());
     let names =
         ["spikes-by-layer", "membrane", "energy-by-list", "surprisal-by-token", "errors-by-site", "raster-view"];
     for name in names {
+        // A browser asks its user before a page saves an eleventh file.
+        browser.open(whole, READY);
         let buttons = match name {
             "raster-view" => "document.querySelectorAll('#spikes .key .saving button')".to_string(),
             _ => format!("document.querySelectorAll('#figure-{name} .saving button')"),
