@@ -23,7 +23,7 @@ pub use contents::{
     AttentionKeys, CalibrationFacts, FileFacts, Missing, NetworkFacts, NetworkPart, Report, ReportSources, file_name,
 };
 pub use inputs::{FrontPoint, FrontSaving, FrontSavings, TrainingCurve, TuneFront};
-pub use page::{escaped, in_script, page};
+pub use page::{escaped, filled, in_script, page};
 pub use passes::{Passes, StageText, passes, run_again};
 pub use raster::{Histogram, Raster, ReportLayer};
 pub use run::{Gathered, Prediction, RankedToken, TokenRanking, gather};

@@ -31,16 +31,21 @@ pub fn page(report: &Report) -> String {
     let title = format!("{}{on}", report.title);
     let figures: Vec<Json> = figures::all(report).iter().map(drawing).collect();
     let figures = in_script(&json!({ "style": figures::style(), "figures": figures }).to_string());
-    let mut page = String::with_capacity(HTML.len() + STYLE.len() + SCRIPT.len() + data.len() + figures.len());
-    // What was put in is not searched again: it may hold anything.
-    let mut rest = HTML;
-    for (mark, part) in [
-        ("{{title}}", escaped(&title).as_str()),
-        ("/*{{style}}*/", STYLE),
-        ("{{figures}}", &figures),
-        ("{{data}}", &data),
-        ("/*{{script}}*/", SCRIPT),
-    ] {
+    let parts = [
+        ("{{title}}", escaped(&title)),
+        ("/*{{style}}*/", STYLE.into()),
+        ("{{figures}}", figures),
+        ("{{data}}", data),
+        ("/*{{script}}*/", SCRIPT.into()),
+    ];
+    filled(HTML, &parts)
+}
+
+/// A template with its marks replaced, in the order in which they stand. What was put in is not searched again: it may hold anything.
+pub fn filled(template: &str, parts: &[(&str, String)]) -> String {
+    let mut page = String::new();
+    let mut rest = template;
+    for (mark, part) in parts {
         let (before, after) = rest.split_once(mark).unwrap_or((rest, ""));
         page += before;
         page += part;
