@@ -150,6 +150,12 @@ impl Browser {
         result["result"]["value"].clone()
     }
 
+    /// The least contrast of any text with the ground behind it, as WCAG 2 measures it, and where it is. Looked at are the
+    /// elements of an expression, which are visible, have text of their own and stand in nothing of `left_out`.
+    pub fn least_contrast(&mut self, elements: &str, left_out: &str) -> Json {
+        self.eval(&CONTRAST.replace("ELEMENTS", elements).replace("LEFT_OUT", left_out))
+    }
+
     /// Presses a key: its name, and the text that it writes if any.
     pub fn press(&mut self, key: &str, text: &str) {
         let code = match key {
@@ -204,3 +210,19 @@ impl Drop for Browser {
         let _ = self.child.wait();
     }
 }
+
+const CONTRAST: &str = r"(() => {
+  const parse = c => (c.match(/[\d.]+/g) || []).map(Number);
+  const lin = x => (x /= 255) <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4;
+  const lum = ([r, g, b]) => .2126 * lin(r) + .7152 * lin(g) + .0722 * lin(b);
+  const ground = e => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if (c.length === 3 || c[3] > .99) return c; } return [255, 255, 255]; };
+  let least = { ratio: 21 };
+  for (const e of ELEMENTS) {
+    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+    if (!own || !e.checkVisibility() || e.closest('LEFT_OUT')) continue;
+    const [a, b] = [lum(parse(getComputedStyle(e).color)), lum(ground(e))].sort((x, y) => y - x);
+    const ratio = (a + .05) / (b + .05);
+    if (ratio < least.ratio) least = { ratio, text: e.textContent.slice(0, 40), class: e.className, tag: e.tagName };
+  }
+  return least;
+})()";

@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 #![allow(clippy::expect_used, clippy::print_stderr, missing_debug_implementations)]
 
+pub mod browser;
 pub mod reference;
 
 use snnc::convert::{self, ConvertOptions, Sample};

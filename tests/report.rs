@@ -4,15 +4,13 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
-mod browser;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use browser::Browser;
 use serde_json::{Value as Json, json};
 use snnc::convert::BUILT_IN_TEXT;
 use snnc_ir::container::{self, File};
 use snnc_ir::{Data, Tensor};
+use snnc_tests::browser::{self, Browser};
 use snnc_tests::{demo_model, snnc};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -488,7 +486,10 @@ fn a_screen_reader_finds_its_way() {
     // Text and its ground differ enough to be read, in both themes.
     for theme in ["light", "dark"] {
         browser.look(1024, 900, theme);
-        let least = browser.eval(CONTRAST);
+        let least = browser.least_contrast(
+            "document.querySelectorAll('main *, header *, nav *, footer *')",
+            "svg, .hidden, option, :disabled",
+        );
         assert!(least["ratio"].as_f64().unwrap() >= 4.5, "{theme}: {least}");
     }
     assert_eq!(browser.complaints, Vec::<String>::new());
@@ -568,23 +569,6 @@ fn nothing_is_lost_on_a_phone_and_on_paper() {
     assert_eq!(cut, json!([]), "tables fit the paper");
     assert_eq!(browser.complaints, Vec::<String>::new());
 }
-
-/// The least contrast of any text with the ground behind it (WCAG 2).
-const CONTRAST: &str = r"(() => {
-  const parse = c => (c.match(/[\d.]+/g) || []).map(Number);
-  const lin = x => (x /= 255) <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4;
-  const lum = ([r, g, b]) => .2126 * lin(r) + .7152 * lin(g) + .0722 * lin(b);
-  const ground = e => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if (c.length === 3 || c[3] > .99) return c; } return [255, 255, 255]; };
-  let least = { ratio: 21 };
-  for (const e of document.querySelectorAll('main *, header *, nav *, footer *')) {
-    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
-    if (!own || !e.checkVisibility() || e.closest('svg, .hidden, option, :disabled')) continue;
-    const [a, b] = [lum(parse(getComputedStyle(e).color)), lum(ground(e))].sort((x, y) => y - x);
-    const ratio = (a + .05) / (b + .05);
-    if (ratio < least.ratio) least = { ratio, text: e.textContent.slice(0, 40), class: e.className, tag: e.tagName };
-  }
-  return least;
-})()";
 
 /// Controls do what they say, by mouse and by keyboard.
 #[test]

@@ -12,6 +12,7 @@ mod energy_table;
 mod eval;
 mod eval_table;
 mod explore;
+mod export;
 mod format;
 mod global;
 mod inspect;
@@ -76,6 +77,7 @@ enum Command {
     Show(show::ShowCommand),
     Opt(opt::OptCommand),
     Explore(explore::ExploreCommand),
+    Export(export::ExportCommand),
     Tune(tune::TuneCommand),
     Train(train::TrainCommand),
     Bench(bench::BenchCommand),
@@ -101,6 +103,7 @@ impl Command {
             Command::Show(command) => command.files(),
             Command::Opt(command) => command.files(),
             Command::Explore(command) => command.files(),
+            Command::Export(command) => command.files(),
             Command::Tune(command) => command.files(),
             Command::Train(command) => command.files(),
             Command::Bench(command) => command.files(),
@@ -160,6 +163,7 @@ fn main() -> ExitCode {
         Command::Show(command) => command.run(),
         Command::Opt(command) => command.run(),
         Command::Explore(command) => command.run(),
+        Command::Export(command) => command.run(),
         Command::Tune(command) => return verdict(command.run()),
         Command::Train(command) => {
             return match command.run() {

@@ -146,8 +146,11 @@ impl ReportCommand {
         }
         files::write_whole(&output, |out| out.write_all(page.as_bytes()))?;
         status(&format!("{}: {:.2} MB", output.display(), page.len() as f64 / 1e6));
-        if let Some(worse) = &report.worse {
-            warn(&format!("{}: {worse}", report.title));
+        match report.runs.as_slice() {
+            [] => report.worse.iter().for_each(|worse| warn(&format!("{}: {worse}", report.title))),
+            runs => {
+                runs.iter().for_each(|run| run.worse.iter().for_each(|worse| warn(&format!("{}: {worse}", run.name))))
+            }
         }
         Ok(())
     }

@@ -48,6 +48,7 @@ pub mod eval;
 pub mod eval_report;
 pub mod evaluate;
 pub mod explore;
+pub mod export;
 pub mod file_use;
 pub mod files;
 pub mod first_token;

@@ -105,6 +105,8 @@ impl ErrorCode {
     pub const OPTION: ErrorCode = ErrorCode(701);
     /// Training or tuning cannot go on.
     pub const TRAINING: ErrorCode = ErrorCode(702);
+    /// The format of another tool has no words for a program.
+    pub const EXPORT: ErrorCode = ErrorCode(703);
 
     /// Every code with what it says, in order.
     #[rustfmt::skip]
@@ -142,6 +144,7 @@ impl ErrorCode {
         (ErrorCode::RUN, "A program cannot run: a value is not finite, a sequence is too long, memory is missing"),
         (ErrorCode::OPTION, "An option of a command does not fit"),
         (ErrorCode::TRAINING, "Training or tuning cannot go on"),
+        (ErrorCode::EXPORT, "The format of another tool has no words for a program"),
     ];
 }
 

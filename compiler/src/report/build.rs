@@ -5,7 +5,7 @@ use super::compare::{check_same_tokens, summary};
 use super::contents::{
     AttentionKeys, CalibrationFacts, FileFacts, Missing, NetworkFacts, Report, ReportSources, file_name, worse,
 };
-use super::inputs::{TrainingCurve, TuneFront};
+use super::inputs::{TrainingCurve, read_front};
 use super::passes::passes;
 use super::run::{Gathered, gather};
 use super::runs::{RunSummary, tell_apart};
@@ -100,7 +100,7 @@ impl ReportOptions {
 /// request to stop.
 pub fn build(options: &ReportOptions, progress: &dyn Progress) -> Result<Report, Diagnostics> {
     // Bad files are told of before any run.
-    let front = options.tune.as_deref().map(TuneFront::read).transpose()?;
+    let front = options.tune.as_deref().map(read_front).transpose()?;
     let training = options.training.as_deref().map(TrainingCurve::read).transpose()?;
     if !options.others.is_empty() && options.text.is_none() {
         let diagnostic = Diagnostic::new("", "several programs are compared on a text").code(ErrorCode::OPTION);

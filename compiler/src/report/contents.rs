@@ -1,7 +1,7 @@
 //! What a report holds: plain data, of which `inspect` prints the essentials and `report` makes a page.
 
 use super::blocks::ReportBlock;
-use super::inputs::{TrainingCurve, TuneFront};
+use super::inputs::TrainingCurve;
 use super::passes::Passes;
 use super::raster::ReportLayer;
 use super::run::Prediction;
@@ -13,6 +13,7 @@ use crate::energy::json::EnergyJson;
 use crate::eval_report::{EvalJson, EvalReport};
 use crate::lints::{Lint, LintKind};
 use crate::record::ProgramRecord;
+use crate::tune::TuneJson;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use snnc_ir::events::Events;
@@ -50,7 +51,7 @@ pub struct Report {
     /// Several programs on the same text, this one first; empty where there is only this one.
     pub runs: Vec<RunSummary>,
     /// What `snnc tune` found.
-    pub front: Option<TuneFront>,
+    pub front: Option<TuneJson>,
     /// The course of a training run.
     pub training: Option<TrainingCurve>,
     /// What is not there, and how to get it.

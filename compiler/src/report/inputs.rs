@@ -2,61 +2,12 @@
 
 use crate::files;
 use crate::train::comparison::Comparison;
+use crate::tune::TuneJson;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use snnc_ir::{Diagnostic, ErrorCode};
 use std::path::Path;
-
-/// What `snnc tune --json` printed, as far as it is shown.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct TuneFront {
-    /// The budget, as a user types it.
-    pub budget: String,
-    /// What was to be small.
-    pub minimise: String,
-    /// The cheapest point within the budget; `null` where nothing is.
-    pub chosen: Option<FrontPoint>,
-    /// All points that were measured.
-    pub points: Vec<FrontPoint>,
-}
-
-/// A measured allocation of timesteps.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct FrontPoint {
-    /// The options that ask for it.
-    pub flags: String,
-    /// Whether all sites have the same timesteps.
-    pub uniform: bool,
-    /// The rise of perplexity over the dense network's, as a share.
-    pub perplexity_increase: f64,
-    /// Kullback-Leibler divergence from the dense network, in nats per token.
-    pub kl: f64,
-    /// Spikes per neuron and token.
-    pub spikes_per_neuron: f64,
-    /// Timesteps per neuron, on average.
-    pub timesteps_mean: f64,
-    /// Additions that spikes drive.
-    pub additions_per_token: f64,
-    /// By price list.
-    pub saving: FrontSavings,
-}
-
-/// Savings by two price lists.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct FrontSavings {
-    /// By the convention of the literature.
-    pub paper45: FrontSaving,
-    /// By every operation's own price.
-    pub int45: FrontSaving,
-}
-
-/// The share of the dense f32 network's energy that is not spent.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct FrontSaving {
-    /// In all; `null` where something has no price.
-    pub total: Option<f64>,
-}
 
 /// What `snnc train --json` printed, as far as it is shown.
 #[derive(Clone, Debug, Default, Serialize, JsonSchema)]
@@ -71,21 +22,20 @@ pub struct TrainingCurve {
     pub after: Option<Comparison>,
 }
 
-impl TuneFront {
-    /// Of a file with what `snnc tune --json` printed.
-    ///
-    /// # Errors
-    /// The file cannot be read, is not that, or has no point.
-    pub fn read(path: &Path) -> Result<Self, Diagnostic> {
-        let text = files::read_text(path)?;
-        let json: Json = serde_json::from_str(&text).map_err(|e| no_json(path, "snnc tune --json", &e))?;
-        check_schema(path, &json, "tune", "snnc tune --json")?;
-        let front: Self = serde_json::from_value(json).map_err(|e| no_json(path, "snnc tune --json", &e))?;
-        if front.points.is_empty() {
-            return Err(refused(path, "has no point that was measured", "snnc tune --json"));
-        }
-        Ok(front)
+/// The front of a file with what `snnc tune --json` printed.
+///
+/// # Errors
+/// The file cannot be read, is not that, or has no point.
+pub fn read_front(path: &Path) -> Result<TuneJson, Diagnostic> {
+    const BY: &str = "snnc tune --json";
+    let text = files::read_text(path)?;
+    let json: Json = serde_json::from_str(&text).map_err(|e| no_json(path, BY, &e))?;
+    check_schema(path, &json, "tune", BY)?;
+    let front: TuneJson = serde_json::from_value(json).map_err(|e| no_json(path, BY, &e))?;
+    if front.points.is_empty() {
+        return Err(refused(path, "has no point that was measured", BY));
     }
+    Ok(front)
 }
 
 /// A line of a training run. What is not shown is left out.
@@ -180,7 +130,7 @@ mod tests {
             assert!(told.to_string().contains(wanted), "{text}: {told}");
         }
         for text in ["", "[]", "{\"schema\":\"snnc.train.v2\"}", "{\"schema\":\"snnc.tune.v2\",\"points\":[]}"] {
-            assert!(TuneFront::read(file(text).path()).is_err(), "{text}");
+            assert!(read_front(file(text).path()).is_err(), "{text}");
         }
     }
 }

@@ -22,7 +22,7 @@ pub use build::{ReportOptions, build, evaluation_sources};
 pub use contents::{
     AttentionKeys, CalibrationFacts, FileFacts, Missing, NetworkFacts, NetworkPart, Report, ReportSources, file_name,
 };
-pub use inputs::{FrontPoint, FrontSaving, FrontSavings, TrainingCurve, TuneFront};
+pub use inputs::TrainingCurve;
 pub use page::{escaped, filled, in_script, page};
 pub use passes::{Passes, StageText, passes, run_again};
 pub use raster::{Histogram, Raster, ReportLayer};

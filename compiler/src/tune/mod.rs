@@ -6,5 +6,5 @@ pub mod run;
 pub mod search;
 
 pub use point::{Allocation, Goal, Point};
-pub use run::{Budget, TuneOptions, TunePoint, Tuned, tune};
+pub use run::{Budget, TuneJson, TuneOptions, TunePoint, Tuned, tune};
 pub use search::{Candidate, TIMESTEPS, Tuner};

@@ -16,7 +16,7 @@ use crate::rotation;
 use crate::tokens::Tokens;
 use crate::tokens::start::StartChoice;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, text};
@@ -282,12 +282,12 @@ fn at_damage(front: &[Allocation], damage: f64) -> usize {
 }
 
 /// What a tuning run found, as data.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TuneJson {
     /// As a user types it.
     pub budget: String,
     /// What was to be small.
-    pub minimise: &'static str,
+    pub minimise: String,
     /// `null`: nothing is within the budget.
     pub chosen: Option<TunePoint>,
     /// All that were measured.
@@ -295,7 +295,7 @@ pub struct TuneJson {
 }
 
 /// A measured allocation of timesteps, as data.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TunePoint {
     /// The options that ask for it.
     pub flags: String,
@@ -318,7 +318,7 @@ pub struct TunePoint {
 }
 
 /// Savings by two price lists.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TuneSavings {
     /// By the convention of the literature.
     pub paper45: TuneSaving,
@@ -327,7 +327,7 @@ pub struct TuneSavings {
 }
 
 /// The share of the dense f32 network's energy that is not spent.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TuneSaving {
     /// Of the attention block.
     pub attention_block: Option<f64>,
@@ -359,7 +359,7 @@ impl Tuned {
     pub fn json(&self) -> TuneJson {
         TuneJson {
             budget: self.budget.to_string(),
-            minimise: self.goal.name(),
+            minimise: self.goal.name().to_string(),
             chosen: self.chosen.as_ref().map(TunePoint::of),
             points: self.points.iter().map(TunePoint::of).collect(),
         }

@@ -97,6 +97,7 @@ impl OnnxCall<'_> {
             "Neg" => i64::wrapping_neg,
             "Abs" => i64::wrapping_abs,
             "Relu" => |x| x.max(0),
+            "Sign" => i64::signum,
             _ => return Err(format!("{op} of {} is not possible", x.elem().name())),
         };
         let numbers = (0..x.len()).map(|i| Element::Int(f(x.data().get(i).int())));
@@ -190,6 +191,7 @@ fn unary_float(op: &str) -> fn(f32) -> f32 {
         "Tanh" => libm::tanhf,
         "Erf" => libm::erff,
         "Relu" => |x| x.max(0.0),
+        "Sign" => |x| if x == 0.0 { 0.0 } else { x.signum() },
         "Sigmoid" => |x| 1.0 / (1.0 + libm::expf(-x)),
         _ => |x| 1.0 / x,
     }

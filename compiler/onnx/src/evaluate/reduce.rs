@@ -52,6 +52,41 @@ impl OnnxCall<'_> {
         axes.iter().map(|&a| axis(a, rank)).collect()
     }
 
+    /// The largest or smallest elements of an axis in order, the first of equal ones first, and their places.
+    pub(super) fn top_k(&self) -> Result<Vec<OnnxArray>, String> {
+        let x = self.arg(0)?;
+        let along = self.node.int("axis").unwrap_or(-1);
+        let along = axis(along, x.rank())?;
+        let largest = self.node.int("largest").unwrap_or(1) != 0;
+        let size = x.sizes()[along];
+        let kept = self.ints(1)?.first().and_then(|&k| usize::try_from(k).ok()).filter(|&k| k <= size);
+        let kept = kept.ok_or_else(|| format!("it keeps 0 to {size} elements of an axis of {size}"))?;
+        let stride = strides(x.sizes())[along];
+        let mut sizes = x.sizes().to_vec();
+        sizes[along] = kept;
+        let total = count(&sizes)?;
+        let to = strides(&sizes)[along];
+        let (mut numbers, mut places) = (vec![Element::Int(0); total], vec![0; total]);
+        let lines = (0..x.len()).filter(|i| i / stride % size == 0);
+        for (line, first) in lines.enumerate() {
+            let at = |k: usize| x.data().get(first + k * stride);
+            let mut order: Vec<usize> = (0..size).collect();
+            order.sort_by(|&a, &b| {
+                let order = match (at(a), at(b)) {
+                    (Element::Int(a), Element::Int(b)) => a.cmp(&b),
+                    (a, b) => a.float().total_cmp(&b.float()),
+                };
+                if largest { order.reverse() } else { order }
+            });
+            let start = line / to * to * kept + line % to;
+            for (rank, &k) in order[..kept].iter().enumerate() {
+                (numbers[start + rank * to], places[start + rank * to]) = (at(k), k as i64);
+            }
+        }
+        let values = OnnxArray::new(sizes.clone(), ArrayData::from_numbers(x.elem(), numbers.into_iter()));
+        Ok(vec![values, OnnxArray::i64(&sizes, places)])
+    }
+
     pub(super) fn cum_sum(&self) -> Result<OnnxArray, String> {
         let x = self.arg(0)?;
         let along = self.ints(1)?;

@@ -218,11 +218,20 @@ fn ranges_and_sums() {
     check("CumSum", &[("exclusive", Int(1))], &[&ints(&[1, 2, 3]), &int(0)], &ints(&[0, 1, 3]));
     check("CumSum", &[("reverse", Int(1))], &[&table(&[2, 2]), &int(-1)], &OnnxArray::i64(&[2, 2], vec![1, 1, 5, 3]));
     let ones = OnnxArray::i64(&[2, 2], vec![1; 4]);
+    check("Sign", &[], &[&floats(&[-0.5, 0.0, 3.0])], &floats(&[-1.0, 0.0, 1.0]));
+    check("Sign", &[], &[&ints(&[-5, 0, 3])], &ints(&[-1, 0, 1]));
     check("Trilu", &[("upper", Int(0))], &[&ones], &OnnxArray::i64(&[2, 2], vec![1, 0, 1, 1]));
     check("Trilu", &[], &[&ones, &int(1)], &OnnxArray::i64(&[2, 2], vec![0, 1, 0, 0]));
     check("ReduceMean", &[("axes", Ints(vec![-1]))], &[&floats(&[1.0, 3.0])], &floats(&[2.0]));
     check("ReduceSum", &[("keepdims", Int(0))], &[&table(&[2, 2])], &int(6));
     check("ReduceSum", &[], &[&table(&[2, 2]), &ints(&[0])], &OnnxArray::i64(&[1, 2], vec![2, 4]));
+    let (largest, places) = (ints(&[3, 2]), ints(&[1, 2]));
+    assert_eq!(run(&node("TopK", &[]), &[&ints(&[1, 3, 2]), &ints(&[2])]), Ok(vec![largest, places]));
+    let columns = OnnxArray::i64(&[3, 2], vec![5, 1, 5, 0, 9, 2]);
+    let smallest = [OnnxArray::i64(&[2, 2], vec![5, 0, 5, 1]), OnnxArray::i64(&[2, 2], vec![0, 1, 1, 0])];
+    let least = node("TopK", &[("axis", Int(0)), ("largest", Int(0))]);
+    assert_eq!(run(&least, &[&columns, &ints(&[2])]), Ok(smallest.to_vec()));
+    refuse("TopK", &[], &[&ints(&[1]), &ints(&[2])], "0 to 1 elements");
     check("ReduceSum", &[("noop_with_empty_axes", Int(1))], &[&table(&[2])], &table(&[2]));
 }
 

@@ -3,15 +3,15 @@
 use super::figure::{Figure, Mark, Paint, PlotAxis, Stroke, Table};
 use super::part::PagePart;
 use crate::report::contents::Report;
-use crate::report::inputs::{FrontPoint, TuneFront};
+use crate::tune::{TuneJson, TunePoint};
 
 /// All of them.
 pub fn figures(report: &Report) -> Vec<Figure> {
     let Some(front) = &report.front else { return Vec::new() };
     let spent = |saved: Option<f64>| saved.map(|saved| 100.0 * (1.0 - saved));
-    let paper = |point: &FrontPoint| spent(point.saving.paper45.total);
-    let own = |point: &FrontPoint| spent(point.saving.int45.total);
-    let steps = |point: &FrontPoint| Some(point.timesteps_mean);
+    let paper = |point: &TunePoint| spent(point.saving.paper45.total);
+    let own = |point: &TunePoint| spent(point.saving.int45.total);
+    let steps = |point: &TunePoint| Some(point.timesteps_mean);
     let plots = [
         plot(front, "front-energy-paper45", "energy", "energy per token, % of dense f32, by paper45", &paper),
         plot(front, "front-energy-int45", "energy", "energy per token, % of dense f32, by int45", &own),
@@ -22,13 +22,13 @@ pub fn figures(report: &Report) -> Vec<Figure> {
 
 /// The rise of perplexity against a cost; `None` where no point has one.
 fn plot(
-    front: &TuneFront,
+    front: &TuneJson,
     id: &str,
     against: &str,
     title: &str,
-    cost: &dyn Fn(&FrontPoint) -> Option<f64>,
+    cost: &dyn Fn(&TunePoint) -> Option<f64>,
 ) -> Option<Figure> {
-    let place = |point: &FrontPoint| Some((cost(point)?, 100.0 * point.perplexity_increase));
+    let place = |point: &TunePoint| Some((cost(point)?, 100.0 * point.perplexity_increase));
     let of = |uniform: bool| -> Vec<(f64, f64)> {
         front.points.iter().filter(|point| point.uniform == uniform).filter_map(place).collect()
     };
@@ -45,7 +45,7 @@ fn plot(
     if !chosen.is_empty() {
         key.push((Paint::Ink, format!("chosen: the least {} within {}", front.minimise, short(&front.budget))));
     }
-    let row = |point: &FrontPoint| {
+    let row = |point: &TunePoint| {
         let kind = if point.uniform { "uniform" } else { "by site" };
         let picked = front.chosen.as_ref().is_some_and(|chosen| chosen.flags == point.flags);
         vec![

@@ -1,0 +1,635 @@
+//! A spiking program as an ONNX file that any runtime runs: time is collapsed, so a neuron is its level and a synapse is an
+//! integer product (`MatMulInteger`).
+//!
+//! Levels, weights and their products are the same integers as in snnc's engines. The f32 operations between them (norms,
+//! the residual stream, quotients of attention) are those of the runtime, whose sums have an order of their own, and curves are
+//! computed instead of read from a table. So logits differ by roundings, and now and then a level by one.
+//!
+//! The file has no state: it takes whole texts, `input_ids` `i64[batch, sequence]`, and gives `logits` `f32[batch, sequence,
+//! vocabulary]`.
+
+mod attention;
+mod builder;
+mod proof;
+
+pub use proof::ExportProof;
+
+use crate::files;
+use builder::{FLOAT, INT64, OnnxBuilder, UINT8, ValueName, ZERO_POINT};
+use prost::Message;
+use snnc_ir::curve::Curve;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::hadamard::{HadamardMatrix, HadamardSize};
+use snnc_ir::op::{ArrayOp, Binary, DenseOp, Layout, LeafOp, LevelOp, Pairs, SpikeOp};
+use snnc_ir::{Diagnostic, ErrorCode, Graph, Op, Stage, Tensor, Value};
+use snnc_onnx::proto::{
+    DimensionProto, GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorShapeProto,
+    TensorTypeProto, TypeProto, ValueInfoProto,
+};
+use snnc_passes::collapse;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// The version of ONNX's operators: the newest that all runtimes of the last years know.
+const OPSET: i64 = 17;
+
+/// The version of the format that goes with it.
+const IR_VERSION: i64 = 8;
+
+/// The largest level that fits in 8 bits with a sign.
+const LEVEL_MAX: i32 = 127;
+
+/// What a weight of more than 8 bits is divided by. Its parts then fit: those of 4-bit weights are at most 8 * 127.
+const WEIGHT_DIGIT: i32 = 8;
+
+/// What a protobuf message may have.
+const MESSAGE_MAX: usize = 1 << 31;
+
+/// Where weights begin in a file of their own: ONNX asks for pages.
+const DATA_ALIGNMENT: usize = 4096;
+
+/// A program as ONNX.
+#[derive(Clone, Debug)]
+pub struct OnnxExport {
+    /// The network.
+    pub model: ModelProto,
+    /// How near the file is to the program.
+    pub proof: ExportProof,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnnxFiles {
+    /// Bytes of all files.
+    pub bytes: usize,
+    /// Whether weights are in a file of their own.
+    pub has_data_file: bool,
+}
+
+/// The ONNX file of a program at stage spiking or quantised. It is run on random tokens, and compared with the program.
+///
+/// # Errors
+/// It has time-stepped neurons: their order of spikes has no form without time. What was made computes something else.
+pub fn export(graph: &Graph) -> Result<OnnxExport, Diagnostics> {
+    if collapse::depends_on_order(graph) {
+        let message = "time-stepped neurons answer within a timestep, and ONNX has no timesteps";
+        let note = "compile with `--neuron fire`, or export the program with `--to nir`";
+        return Err(Diagnostic::new("--to onnx", message).code(ErrorCode::EXPORT).note(note).into());
+    }
+    let collapsed;
+    let graph = match graph.stage {
+        Stage::Spiking => {
+            collapsed = collapse::collapse(graph)?;
+            &collapsed
+        }
+        Stage::Imported | Stage::Tensor | Stage::Quantised | Stage::Training => graph,
+    };
+    let mut lowering = Lowering::new(graph);
+    let mut outputs = Vec::new();
+    for (value, node) in graph.iter() {
+        lowering.builder.at(graph.site(value).map_or(String::new(), |site| site.to_string()));
+        if !matches!(node.op, Op::Leaf(LeafOp::Weight(_))) {
+            let name = lowering.node(value)?;
+            lowering.names.insert(value, name);
+        }
+    }
+    for (name, value) in &graph.outputs {
+        let given = lowering.builder_output(*value, name);
+        let width = graph.ty(*value).shape().row_width().unwrap_or(1);
+        outputs.push(info(&given, FLOAT, &[Dim::Name("batch"), Dim::Name("sequence"), Dim::Size(width)]));
+    }
+    let node = std::mem::take(&mut lowering.builder.nodes);
+    let proto = GraphProto {
+        node,
+        name: "snnc".into(),
+        initializer: lowering.builder.into_constants(),
+        input: vec![info("input_ids", INT64, &[Dim::Name("batch"), Dim::Name("sequence")])],
+        output: outputs,
+    };
+    let model = ModelProto {
+        ir_version: IR_VERSION,
+        producer_name: "snnc".into(),
+        producer_version: env!("CARGO_PKG_VERSION").into(),
+        graph: Some(proto),
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        functions: Vec::new(),
+    };
+    let proof = proof::prove(&model, graph)?;
+    Ok(OnnxExport { model, proof })
+}
+
+impl OnnxExport {
+    /// Writes the file. Weights that do not fit in it go into `PATH.data`.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write(mut self, path: &Path) -> Result<OnnxFiles, Diagnostic> {
+        let bytes = self.model.encoded_len();
+        let has_data_file = bytes >= MESSAGE_MAX;
+        if has_data_file {
+            self.write_data(path)?;
+        }
+        let message = self.model.encode_to_vec();
+        files::write_whole(path, |out| out.write_all(&message))?;
+        Ok(OnnxFiles { bytes, has_data_file })
+    }
+
+    /// Moves the weights into a file beside `path`.
+    fn write_data(&mut self, path: &Path) -> Result<(), Diagnostic> {
+        let mut data_path = path.as_os_str().to_os_string();
+        data_path.push(".data");
+        let data_path = PathBuf::from(data_path);
+        let location = data_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let tensors = self.model.graph.iter_mut().flat_map(|graph| &mut graph.initializer);
+        let (mut parts, mut end) = (Vec::new(), 0usize);
+        for tensor in tensors {
+            let Some(raw) = tensor.raw_data.take_if(|raw| raw.len() >= DATA_ALIGNMENT) else { continue };
+            let start = end.next_multiple_of(DATA_ALIGNMENT);
+            let entry = |key: &str, value: String| StringStringEntryProto { key: key.into(), value };
+            tensor.data_location = 1;
+            tensor.external_data = vec![
+                entry("location", location.clone()),
+                entry("offset", start.to_string()),
+                entry("length", raw.len().to_string()),
+            ];
+            parts.push((start - end, raw.clone()));
+            end = start + raw.len();
+        }
+        files::write_whole(&data_path, |out| {
+            for (gap, raw) in &parts {
+                out.write_all(&vec![0; *gap])?;
+                out.write_all(raw)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+enum Dim<'a> {
+    Size(usize),
+    Name(&'a str),
+}
+
+fn info(name: &str, elem_type: i32, dims: &[Dim<'_>]) -> ValueInfoProto {
+    let dim = |dim: &Dim<'_>| match dim {
+        Dim::Size(size) => DimensionProto { dim_value: Some(*size as i64), dim_param: None },
+        Dim::Name(name) => DimensionProto { dim_value: None, dim_param: Some((*name).into()) },
+    };
+    let shape = TensorShapeProto { dim: dims.iter().map(dim).collect() };
+    let tensor_type = TensorTypeProto { elem_type, shape: Some(shape) };
+    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
+}
+
+/// A graph on its way into ONNX. Reals, levels and sums are all f32 there, `[batch, tokens, width]`; token ids are i64, and so are
+/// positions, `[tokens]`. Sums are whole numbers that f32 rounds as the engines round them.
+struct Lowering<'g> {
+    graph: &'g Graph,
+    builder: OnnxBuilder,
+    names: HashMap<Value, ValueName>,
+    /// Levels in parts of 8 bits.
+    digits: HashMap<Value, Vec<ValueName>>,
+    /// Positions, where something asks for them.
+    positions: Option<ValueName>,
+}
+
+impl<'g> Lowering<'g> {
+    fn new(graph: &'g Graph) -> Self {
+        let builder = OnnxBuilder::default();
+        Self { graph, builder, names: HashMap::new(), digits: HashMap::new(), positions: None }
+    }
+
+    /// The value under an output's name.
+    fn builder_output(&mut self, value: Value, name: &str) -> ValueName {
+        let from = self.names[&value].clone();
+        self.builder.nodes.push(snnc_onnx::proto::NodeProto {
+            input: vec![from],
+            output: vec![name.into()],
+            name: format!("output/{name}"),
+            op_type: "Identity".into(),
+            ..Default::default()
+        });
+        name.into()
+    }
+
+    fn arg(&self, at: Value, i: usize) -> Value {
+        self.graph.node(at).args[i]
+    }
+
+    /// Operand `i`: what it was called, or the constant that it is.
+    fn operand(&mut self, at: Value, i: usize) -> ValueName {
+        let value = self.arg(at, i);
+        if let Some(name) = self.names.get(&value) {
+            return name.clone();
+        }
+        let tensor = self.constant(at, i);
+        let sizes = tensor.sizes().to_vec();
+        match (tensor.as_f32(), tensor.as_i32()) {
+            (Some(data), _) => self.builder.f32(&sizes, data),
+            (None, Some(data)) => {
+                let all: Vec<i64> = data.iter().map(|&x| i64::from(x)).collect();
+                self.builder.ints(&all)
+            }
+            (None, None) => unreachable!("weights of synapses are asked for by `synapses` and `embed`"),
+        }
+    }
+
+    /// The constant that operand `i` is.
+    fn constant(&self, at: Value, i: usize) -> &'g Tensor {
+        let weight = self.graph.constant(self.arg(at, i));
+        &weight.unwrap_or_else(|| unreachable!("parameters are constants")).tensor
+    }
+
+    fn width(&self, value: Value) -> usize {
+        self.graph.ty(value).shape().row_width().unwrap_or(1)
+    }
+
+    fn node(&mut self, at: Value) -> Result<ValueName, Diagnostic> {
+        let op = self.graph.node(at).op;
+        Ok(match op {
+            Op::Leaf(LeafOp::Tokens) => "input_ids".into(),
+            Op::Leaf(LeafOp::Positions) => self.positions(),
+            Op::Array(ArrayOp::Binary(Binary::Add)) => self.binary(at, "Add"),
+            Op::Array(ArrayOp::Binary(Binary::Mul)) => self.binary(at, "Mul"),
+            Op::Array(ArrayOp::Binary(Binary::Div)) => self.binary(at, "Div"),
+            Op::Dense(DenseOp::Embed) => self.embed(at),
+            Op::Dense(DenseOp::Centre) => {
+                let x = self.operand(at, 0);
+                let mean = self.builder.reduce("ReduceMean", &x);
+                self.builder.plain("Sub", &[&x, &mean])
+            }
+            Op::Dense(DenseOp::RmsNorm { eps, heads }) => self.rms_norm(at, eps.get(), heads),
+            Op::Dense(DenseOp::Rotary { heads, pairs }) => self.rotary(at, heads as usize, pairs),
+            Op::Dense(DenseOp::Linear(layout)) => self.linear(at, layout),
+            Op::Dense(DenseOp::Curve(curve)) => {
+                let x = self.operand(at, 0);
+                self.curve(curve, &x)
+            }
+            Op::Dense(DenseOp::Gated(curve)) => {
+                let (gate, up) = (self.operand(at, 0), self.operand(at, 1));
+                let open = self.curve(curve, &gate);
+                self.builder.plain("Mul", &[&open, &up])
+            }
+            Op::Dense(DenseOp::Hadamard(size)) => self.hadamard(at, size),
+            Op::Dense(DenseOp::AtStart) => self.at_start(at),
+            Op::Dense(DenseOp::Attention { heads, scale }) => self.attention(at, heads, scale.get()),
+            Op::Level(LevelOp::Quant { code, steps, curve }) => {
+                let x = self.operand(at, 0);
+                let potential = match curve {
+                    Curve::Identity => self.affine(at, &x, 1),
+                    Curve::Relu | Curve::GeluTanh | Curve::GeluErf | Curve::GeluQuick | Curve::Silu => {
+                        let h = self.affine(at, &x, 1);
+                        let y = self.curve(curve, &h);
+                        self.affine(at, &y, 3)
+                    }
+                };
+                self.level(&potential, code.levels(steps))
+            }
+            Op::Level(LevelOp::GatedQuant { code, steps, curve }) => {
+                let (gate, up) = (self.operand(at, 0), self.operand(at, 1));
+                let h = self.affine(at, &gate, 2);
+                let open = self.curve(curve, &h);
+                let up = self.affine(at, &up, 4);
+                let potential = self.builder.plain("Mul", &[&open, &up]);
+                self.level(&potential, code.levels(steps))
+            }
+            Op::Level(LevelOp::MatMulInt) => self.matmul_int(at),
+            Op::Level(LevelOp::ScaleShift) => {
+                let x = self.operand(at, 0);
+                self.affine(at, &x, 1)
+            }
+            Op::Level(LevelOp::RowMaxAbs) => self.row_max_abs(at),
+            Op::Level(LevelOp::GatherChannels) => {
+                let (x, channels) = (self.operand(at, 0), self.operand(at, 1));
+                self.builder.gather(&x, &channels, -1)
+            }
+            Op::Level(LevelOp::HeadLinear) => self.head_linear(at),
+            Op::Level(LevelOp::Ssa { heads, variant }) => self.ssa(at, heads, variant)?,
+            Op::Leaf(LeafOp::Weight(_)) => unreachable!("constants are no nodes of the file"),
+            Op::Array(_) | Op::Training(_) => {
+                let message = format!("`{op}` stands in no program that is run");
+                return Err(Diagnostic::new(self.graph.origin(at), message).code(ErrorCode::EXPORT));
+            }
+            Op::Spike(
+                SpikeOp::Fire { .. }
+                | SpikeOp::GatedFire { .. }
+                | SpikeOp::Integrate { .. }
+                | SpikeOp::Synapse
+                | SpikeOp::Decode,
+            ) => unreachable!("time is collapsed"),
+        })
+    }
+
+    fn binary(&mut self, at: Value, op_type: &str) -> ValueName {
+        let (a, b) = (self.operand(at, 0), self.operand(at, 1));
+        self.builder.plain(op_type, &[&a, &b])
+    }
+
+    /// `x gain + offset`, which are operands `i` and `i + 1`.
+    fn affine(&mut self, at: Value, x: &str, i: usize) -> ValueName {
+        let (gain, offset) = (self.operand(at, i), self.operand(at, i + 1));
+        let scaled = self.builder.plain("Mul", &[x, &gain]);
+        self.builder.plain("Add", &[&scaled, &offset])
+    }
+
+    /// Absolute positions, i64 `[tokens]`.
+    fn positions(&mut self) -> ValueName {
+        if let Some(name) = &self.positions {
+            return name.clone();
+        }
+        let b = &mut self.builder;
+        let (zero, one) = (b.int(0), b.int(1));
+        let sizes = b.plain("Shape", &["input_ids"]);
+        let tokens = b.gather(&sizes, &one, 0);
+        let name = b.plain("Range", &[&zero, &tokens, &one]);
+        self.positions = Some(name.clone());
+        name
+    }
+
+    fn embed(&mut self, at: Value) -> ValueName {
+        let ids = self.operand(at, 0);
+        let rows = match self.constant(at, 1).as_f32() {
+            Some(_) => {
+                let table = self.operand(at, 1);
+                self.builder.gather(&table, &ids, 0)
+            }
+            // Columns of a weight, part by part.
+            None => {
+                let parts = self.synapses(at, 1);
+                let b = &mut self.builder;
+                let mut sum: Option<ValueName> = None;
+                for (part, factor) in parts {
+                    let columns = b.gather(&part, &ids, 1);
+                    let columns = b.transpose(&columns, &[1, 2, 0]);
+                    let (zero, factor) = (b.number(ZERO_POINT as f32), b.number(factor as f32));
+                    let columns = b.cast(&columns, FLOAT);
+                    let columns = b.plain("Sub", &[&columns, &zero]);
+                    let columns = b.plain("Mul", &[&columns, &factor]);
+                    sum = Some(sum.map_or(columns.clone(), |sum| b.plain("Add", &[&sum, &columns])));
+                }
+                sum.unwrap_or_else(|| unreachable!("a weight has a part"))
+            }
+        };
+        match self.graph.node(self.arg(at, 0)).op {
+            // One row per position, for all texts.
+            Op::Leaf(LeafOp::Positions) => {
+                let first = self.builder.ints(&[0]);
+                self.builder.plain("Unsqueeze", &[&rows, &first])
+            }
+            _ => rows,
+        }
+    }
+
+    fn rms_norm(&mut self, at: Value, eps: f32, heads: u32) -> ValueName {
+        let (width, x) = (self.width(at), self.operand(at, 0));
+        let b = &mut self.builder;
+        let groups = [0, 0, i64::from(heads), -1];
+        let x = if heads == 1 { x } else { b.reshape(&x, &groups) };
+        let squares = b.plain("Mul", &[&x, &x]);
+        let mean = b.reduce("ReduceMean", &squares);
+        let eps = b.number(eps);
+        let sum = b.plain("Add", &[&mean, &eps]);
+        let root = b.plain("Sqrt", &[&sum]);
+        let inverse = b.plain("Reciprocal", &[&root]);
+        let y = b.plain("Mul", &[&x, &inverse]);
+        if heads == 1 { y } else { b.reshape(&y, &[0, 0, width as i64]) }
+    }
+
+    fn rotary(&mut self, at: Value, heads: usize, pairs: Pairs) -> ValueName {
+        let (width, turned) = (self.width(at), self.width(self.arg(at, 1)));
+        let (x, turns) = (self.operand(at, 0), self.operand(at, 1));
+        let (count, head) = (turned / 2, width / heads);
+        let channels = |side: usize| (0..count).map(|i| pairs.channels(i, count)[side] as i64).collect::<Vec<i64>>();
+        let (first, second) = (channels(0), channels(1));
+        let passing: Vec<i64> = (turned as i64..head as i64).collect();
+        // Where each channel is in what is put together below.
+        let order: Vec<i64> = first.iter().chain(&second).chain(&passing).copied().collect();
+        let mut back = vec![0; head];
+        order.iter().enumerate().for_each(|(from, &to)| back[to as usize] = from as i64);
+        let b = &mut self.builder;
+        let x = b.reshape(&x, &[0, 0, heads as i64, head as i64]);
+        let part = |b: &mut OnnxBuilder, places: &[i64]| {
+            let places = b.ints(places);
+            b.gather(&x, &places, -1)
+        };
+        let (p, q) = (part(b, &first), part(b, &second));
+        let axis = b.ints(&[2]);
+        let angle = |b: &mut OnnxBuilder, from: usize| {
+            let places: Vec<i64> = (from as i64..(from + count) as i64).collect();
+            let places = b.ints(&places);
+            let columns = b.gather(&turns, &places, -1);
+            b.plain("Unsqueeze", &[&columns, &axis])
+        };
+        let (cos, sin) = (angle(b, 0), angle(b, count));
+        let [p_cos, p_sin, q_cos, q_sin] =
+            [(&p, &cos), (&p, &sin), (&q, &cos), (&q, &sin)].map(|(x, by)| b.plain("Mul", &[x, by]));
+        let p = b.plain("Sub", &[&p_cos, &q_sin]);
+        let q = b.plain("Add", &[&q_cos, &p_sin]);
+        let mut all = vec![p, q];
+        if !passing.is_empty() {
+            all.push(part(b, &passing));
+        }
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let y = b.op("Concat", &all, vec![builder::int("axis", -1)]);
+        let back = b.ints(&back);
+        let y = b.gather(&y, &back, -1);
+        b.reshape(&y, &[0, 0, width as i64])
+    }
+
+    fn linear(&mut self, at: Value, layout: Layout) -> ValueName {
+        let (x, bias) = (self.operand(at, 0), self.operand(at, 2));
+        let weight = self.operand(at, 1);
+        let weight = match layout {
+            Layout::InputMajor => weight,
+            Layout::OutputMajor => self.builder.transpose(&weight, &[1, 0]),
+        };
+        let sums = self.builder.plain("MatMul", &[&x, &weight]);
+        self.builder.plain("Add", &[&sums, &bias])
+    }
+
+    /// An activation function by its formula.
+    fn curve(&mut self, curve: Curve, x: &str) -> ValueName {
+        let b = &mut self.builder;
+        let half = |b: &mut OnnxBuilder, inner: &str| {
+            let (one, half) = (b.number(1.0), b.number(0.5));
+            let open = b.plain("Add", &[inner, &one]);
+            let x = b.plain("Mul", &[x, &half]);
+            b.plain("Mul", &[&x, &open])
+        };
+        match curve {
+            Curve::Identity => x.into(),
+            Curve::Relu => b.plain("Relu", &[x]),
+            Curve::GeluTanh => {
+                let (cubic, root) = (b.number(0.044_715), b.number(0.797_884_6));
+                let square = b.plain("Mul", &[x, x]);
+                let cube = b.plain("Mul", &[&square, x]);
+                let bend = b.plain("Mul", &[&cube, &cubic]);
+                let sum = b.plain("Add", &[x, &bend]);
+                let inner = b.plain("Mul", &[&sum, &root]);
+                let inner = b.plain("Tanh", &[&inner]);
+                half(b, &inner)
+            }
+            Curve::GeluErf => {
+                let by = b.number(std::f32::consts::FRAC_1_SQRT_2);
+                let inner = b.plain("Mul", &[x, &by]);
+                let inner = b.plain("Erf", &[&inner]);
+                half(b, &inner)
+            }
+            Curve::GeluQuick => {
+                let by = b.number(1.702);
+                let inner = b.plain("Mul", &[x, &by]);
+                let open = b.plain("Sigmoid", &[&inner]);
+                b.plain("Mul", &[x, &open])
+            }
+            Curve::Silu => {
+                let open = b.plain("Sigmoid", &[x]);
+                b.plain("Mul", &[x, &open])
+            }
+        }
+    }
+
+    /// Blocks of a row times a Hadamard matrix.
+    fn hadamard(&mut self, at: Value, size: HadamardSize) -> ValueName {
+        let (width, x) = (self.width(at), self.operand(at, 0));
+        let block = size.block();
+        let matrix = HadamardMatrix::of(size);
+        let mut data = Vec::with_capacity(block * block);
+        for i in 0..block {
+            let mut row = vec![0.0f32; block];
+            row[i] = 1.0;
+            matrix.apply(&mut row);
+            data.extend(row);
+        }
+        let b = &mut self.builder;
+        let matrix = b.f32(&[block, block], &data);
+        let x = b.reshape(&x, &[0, 0, (width / block) as i64, block as i64]);
+        let y = b.plain("MatMul", &[&x, &matrix]);
+        b.reshape(&y, &[0, 0, width as i64])
+    }
+
+    /// Constant rows where a text begins with one of some tokens.
+    fn at_start(&mut self, at: Value) -> ValueName {
+        let [x, tokens, positions, ids, rows] = [0, 1, 2, 3, 4].map(|i| self.operand(at, i));
+        let b = &mut self.builder;
+        let (zero, last) = (b.int(0), b.ints(&[-1]));
+        let is_first = b.plain("Equal", &[&positions, &zero]);
+        let is_first = b.plain("Unsqueeze", &[&is_first, &last]);
+        let tokens = b.plain("Unsqueeze", &[&tokens, &last]);
+        let is_it = b.plain("Equal", &[&tokens, &ids]);
+        let picked = b.plain("And", &[&is_it, &is_first]);
+        let picked = b.cast(&picked, FLOAT);
+        let row = b.plain("MatMul", &[&picked, &rows]);
+        let any = b.reduce("ReduceMax", &picked);
+        let any = b.cast(&any, builder::BOOL);
+        b.plain("Where", &[&any, &row, &x])
+    }
+
+    /// The nearest level, ties away from zero, at most `most` either way.
+    fn level(&mut self, potential: &str, most: i32) -> ValueName {
+        let b = &mut self.builder;
+        let (half, limit) = (b.number(0.5), b.number(most as f32 + 0.5));
+        let magnitude = b.plain("Abs", &[potential]);
+        let up = b.plain("Add", &[&magnitude, &half]);
+        let clipped = b.plain("Min", &[&up, &limit]);
+        let whole = b.plain("Floor", &[&clipped]);
+        let sign = b.plain("Sign", &[potential]);
+        b.plain("Mul", &[&whole, &sign])
+    }
+
+    /// Levels in parts of 8 bits around `ZERO_POINT`: part `i` counts `LEVEL_BASE^i`.
+    fn digits(&mut self, value: Value) -> Vec<ValueName> {
+        if let Some(parts) = self.digits.get(&value) {
+            return parts.clone();
+        }
+        let (code, steps) = self.graph.ty(value).levels().unwrap_or_else(|| unreachable!("checked by infer"));
+        let mut most = code.levels(steps);
+        let mut left = self.names[&value].clone();
+        let mut parts = Vec::new();
+        let b = &mut self.builder;
+        let (base, zero) = (b.number((LEVEL_MAX + 1) as f32), b.number(ZERO_POINT as f32));
+        loop {
+            let part = match most <= LEVEL_MAX {
+                true => left.clone(),
+                // Toward zero, so that the rest has the same sign.
+                false => {
+                    let quotient = b.plain("Div", &[&left, &base]);
+                    let magnitude = b.plain("Abs", &[&quotient]);
+                    let whole = b.plain("Floor", &[&magnitude]);
+                    let sign = b.plain("Sign", &[&left]);
+                    let higher = b.plain("Mul", &[&whole, &sign]);
+                    let taken = b.plain("Mul", &[&higher, &base]);
+                    let rest = b.plain("Sub", &[&left, &taken]);
+                    left = higher;
+                    rest
+                }
+            };
+            let part = b.plain("Add", &[&part, &zero]);
+            parts.push(b.cast(&part, UINT8));
+            if most <= LEVEL_MAX {
+                break;
+            }
+            most /= LEVEL_MAX + 1;
+        }
+        self.digits.insert(value, parts.clone());
+        parts
+    }
+
+    /// A weight of synapses in parts of 8 bits around `ZERO_POINT`, each with what it counts.
+    fn synapses(&mut self, at: Value, i: usize) -> Vec<(ValueName, i32)> {
+        let tensor = self.constant(at, i);
+        let all = tensor.to_integers().unwrap_or_else(|| unreachable!("checked by infer"));
+        let sizes = tensor.sizes();
+        if all.iter().all(|&w| (-LEVEL_MAX..=LEVEL_MAX).contains(&w)) {
+            return vec![(self.builder.u8(sizes, all.into_iter()), 1)];
+        }
+        let high = self.builder.u8(sizes, all.iter().map(|&w| w / WEIGHT_DIGIT));
+        let low = self.builder.u8(sizes, all.iter().map(|&w| w % WEIGHT_DIGIT));
+        vec![(low, 1), (high, WEIGHT_DIGIT)]
+    }
+
+    fn matmul_int(&mut self, at: Value) -> ValueName {
+        let digits = self.digits(self.arg(at, 0));
+        let parts = self.synapses(at, 1);
+        let b = &mut self.builder;
+        let zero = b.zero_point();
+        let mut sum: Option<ValueName> = None;
+        let mut place = 1;
+        for digit in &digits {
+            for (weight, factor) in &parts {
+                let product = b.plain("MatMulInteger", &[digit, weight, &zero, &zero]);
+                let product = match factor * place {
+                    1 => product,
+                    by => {
+                        let by = b.i32(by);
+                        b.plain("Mul", &[&product, &by])
+                    }
+                };
+                sum = Some(sum.map_or(product.clone(), |sum| b.plain("Add", &[&sum, &product])));
+            }
+            place *= LEVEL_MAX + 1;
+        }
+        let sum = sum.unwrap_or_else(|| unreachable!("levels and weights have a part"));
+        b.cast(&sum, FLOAT)
+    }
+
+    fn row_max_abs(&mut self, at: Value) -> ValueName {
+        let x = self.operand(at, 0);
+        let b = &mut self.builder;
+        let magnitudes = b.plain("Abs", &[&x]);
+        let most = b.reduce("ReduceMax", &magnitudes);
+        let (zero, one) = (b.number(0.0), b.number(1.0));
+        let is_silent = b.plain("Equal", &[&most, &zero]);
+        b.plain("Where", &[&is_silent, &one, &most])
+    }
+
+    fn head_linear(&mut self, at: Value) -> ValueName {
+        let heads = self.constant(at, 1).sizes()[0] as i64;
+        let (x, map) = (self.operand(at, 0), self.operand(at, 1));
+        let width = self.width(at) as i64;
+        let b = &mut self.builder;
+        let x = b.reshape(&x, &[0, 0, heads, -1]);
+        let x = b.transpose(&x, &[0, 2, 1, 3]);
+        let y = b.plain("MatMul", &[&x, &map]);
+        let y = b.transpose(&y, &[0, 2, 1, 3]);
+        b.reshape(&y, &[0, 0, width])
+    }
+}
