@@ -18,14 +18,21 @@ use std::sync::Arc;
 
 const TINY: Gpt2Config = Gpt2Config::TINY;
 
-/// What roundings may do to logits, as a share of their range: a level or two that are another one.
+/// What roundings may do to logits, as a share of their range, where a runtime has an order of its own: a level or two that are
+/// another one.
 const NEAR: f32 = 0.02;
 
+/// The file gives the program's logits: their bits, unless the runtime has an order of its own.
 #[track_caller]
 fn check(name: &str, graph: &Graph) {
+    check_within(name, graph, 0.0);
+}
+
+#[track_caller]
+fn check_within(name: &str, graph: &Graph, most: f32) {
     let exported = onnx::export(graph).unwrap_or_else(|e| panic!("{name}: {e}"));
     let proof = exported.proof;
-    assert!(proof.range > 0.0 && proof.difference <= NEAR * proof.range, "{name}: {}", proof.line());
+    assert!(proof.range > 0.0 && proof.difference <= most * proof.range, "{name}: {}", proof.line());
 }
 
 fn levels(code: Code, steps: u16) -> QuantOptions {
@@ -87,7 +94,9 @@ fn every_kind_of_attention() {
                 found = true;
             }
             if found {
-                check(&format!("{attention:?} {steps:?} {half_life:?}"), &graph);
+                // Sums that halve toward zero have no form as a matrix.
+                let most = if matches!(attention, Some(Ssa::Linear { .. })) { NEAR } else { 0.0 };
+                check_within(&format!("{attention:?} {steps:?} {half_life:?}"), &graph, most);
             }
         }
     }

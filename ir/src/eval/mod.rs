@@ -21,11 +21,11 @@ use crate::ssa::{Output, Ssa, StateType};
 use crate::stage::Stage;
 use crate::tensor::Tensor;
 use crate::types::{Code, Type};
+pub use arithmetic::{LANES, binary, fired, level, row_sum, spike_events, unary};
 use arithmetic::{
     attention, centred, chain, concat, head_linear, matmul, matmul_int, mean_square, rms_norm, row_max_abs, rows,
     slice, softmax, spikes, split_heads, spread, transpose, turned,
 };
-pub use arithmetic::{binary, fired, level, row_sum, spike_events, unary};
 use std::fmt::Debug;
 pub use training::{decay_row, decay_slope, period};
 pub use value::{Array, Content};

@@ -5,12 +5,15 @@
 use super::Lowering;
 use super::builder::{DOUBLE, FLOAT, INT64, OnnxBuilder, ValueName, int};
 use snnc_ir::op::Heads;
-use snnc_ir::ssa::meaning::{FRESH, HALVINGS, phase_weights};
+use snnc_ir::ssa::meaning::{FIRST_SPIKE_WEIGHT, FRESH, HALVINGS, phase_weights};
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Diagnostic, ErrorCode, Value};
 
 /// Whole numbers up to here are f32 numbers, and so are their sums.
 const EXACT_MAX: f64 = 16_777_216.0;
+
+/// What parts of a weight count, where a sum of products is beyond the whole numbers of f32.
+const PART: f32 = 32.0;
 
 /// Below all scores.
 const NOTHING: f32 = -1e30;
@@ -121,10 +124,39 @@ impl Lowering<'_> {
         let table: Vec<f32> = weights.iter().map(|&weight| weight as f32).chain([0.0]).collect();
         let table = b.f32(&[table.len()], &table);
         let weights = b.gather(&table, &phase, 0);
-        let total = b.reduce("ReduceSum", &weights);
-        let sums = b.plain("MatMul", &[&weights, &v]);
-        let out = b.plain("Div", &[&sums, &total]);
+        let total = self.rounded_sum(&weights, None, f64::from(FIRST_SPIKE_WEIGHT));
+        let sums = self.rounded_sum(&weights, Some(&v), f64::from(FIRST_SPIKE_WEIGHT) * self.most_level(at, 2));
+        let out = self.builder.plain("Div", &[&sums, &total]);
         self.merged(at, &out)
+    }
+
+    /// The sum of whole weights over the keys, or that of their products with values, as if it were exact and then rounded to
+    /// f32; `most` is the largest magnitude of a term.
+    fn rounded_sum(&mut self, weights: &str, values: Option<&str>, most: f64) -> ValueName {
+        let tokens = f64::from(self.graph.context);
+        let b = &mut self.builder;
+        let sum = |b: &mut OnnxBuilder, weights: &str, values: Option<&str>| match values {
+            Some(values) => b.plain("MatMul", &[weights, values]),
+            None => b.reduce("ReduceSum", weights),
+        };
+        if tokens * most < EXACT_MAX {
+            return sum(b, weights, values);
+        }
+        if tokens * most < EXACT_MAX * f64::from(PART) {
+            // Two sums that f32 holds: of it, the sum of both is rounded once.
+            let part = b.number(PART);
+            let quotient = b.plain("Div", &[weights, &part]);
+            let high = b.plain("Floor", &[&quotient]);
+            let taken = b.plain("Mul", &[&high, &part]);
+            let low = b.plain("Sub", &[weights, &taken]);
+            let (high, low) = (sum(b, &high, values), sum(b, &low, values));
+            let high = b.plain("Mul", &[&high, &part]);
+            return b.plain("Add", &[&high, &low]);
+        }
+        let weights = b.cast(weights, DOUBLE);
+        let values = values.map(|values| b.cast(values, DOUBLE));
+        let exact = sum(b, &weights, values.as_deref());
+        b.cast(&exact, FLOAT)
     }
 
     /// Coincidences of unary spikes: of two levels, as many as the smaller one.
@@ -172,12 +204,14 @@ impl Lowering<'_> {
         let b = &mut self.builder;
         let (zero, fresh) = (b.number(0.0), b.number(fresh));
         let sink = b.plain("Mul", &[&sink, &fresh]);
-        let total = b.reduce("ReduceSum", weights);
+        let total = self.rounded_sum(weights, None, f64::INFINITY);
+        let b = &mut self.builder;
         let all = b.plain("Add", &[&total, &sink]);
         let is_nothing = b.plain("Equal", &[&all, &zero]);
         let one = b.number(1.0);
         let all = b.plain("Where", &[&is_nothing, &one, &all]);
-        let sums = b.plain("MatMul", &[weights, v]);
+        let sums = self.rounded_sum(weights, Some(v), f64::INFINITY);
+        let b = &mut self.builder;
         let out = b.plain("Div", &[&sums, &all]);
         let out = b.plain("Where", &[&is_nothing, &zero, &out]);
         self.merged(at, &out)
@@ -280,13 +314,15 @@ impl Lowering<'_> {
 
     /// What no score's magnitude is above.
     fn largest_score(&self, at: Value, heads: Heads) -> f64 {
-        let most = |i: usize| {
-            let levels = self.graph.ty(self.arg(at, i)).levels();
-            f64::from(levels.map_or(0, |(code, steps)| code.levels(steps)))
-        };
         let width = self.width(self.arg(at, 0)) / heads.query as usize;
         // The distance's part is as large at most in any network that sees something.
-        2.0 * most(0) * most(1) * width as f64
+        2.0 * self.most_level(at, 0) * self.most_level(at, 1) * width as f64
+    }
+
+    /// The largest level of operand `i`.
+    fn most_level(&self, at: Value, i: usize) -> f64 {
+        let levels = self.graph.ty(self.arg(at, i)).levels();
+        f64::from(levels.map_or(0, |(code, steps)| code.levels(steps)))
     }
 }
 

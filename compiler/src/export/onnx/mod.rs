@@ -1,15 +1,17 @@
 //! A spiking program as an ONNX file that any runtime runs: time is collapsed, so a neuron is its level and a synapse is an
 //! integer product (`MatMulInteger`).
 //!
-//! Levels, weights and their products are the same integers as in snnc's engines. The f32 operations between them (norms,
-//! the residual stream, quotients of attention) are those of the runtime, whose sums have an order of their own, and curves are
-//! computed instead of read from a table. So logits differ by roundings, and now and then a level by one.
+//! Levels, weights and their products are the same integers as in snnc's engines, and the f32 operations between them (norms, the
+//! residual stream, curves of neurons, transforms) stand in the same order (`exact`). So logits are the same to the bit, but for
+//! products of reals (dense sites, dense attention, feature maps), GELUs by their formula (gated, or before thresholds of a
+//! token), and linear attention whose sums halve. There a runtime has an order of its own.
 //!
 //! The file has no state: it takes whole texts, `input_ids` `i64[batch, sequence]`, and gives `logits` `f32[batch, sequence,
 //! vocabulary]`.
 
 mod attention;
 mod builder;
+mod exact;
 mod proof;
 
 pub use proof::ExportProof;
@@ -19,7 +21,6 @@ use builder::{FLOAT, INT64, OnnxBuilder, UINT8, ValueName, ZERO_POINT};
 use prost::Message;
 use snnc_ir::curve::Curve;
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::hadamard::{HadamardMatrix, HadamardSize};
 use snnc_ir::op::{ArrayOp, Binary, DenseOp, Layout, LeafOp, LevelOp, Pairs, SpikeOp};
 use snnc_ir::{Diagnostic, ErrorCode, Graph, Op, Stage, Tensor, Value};
 use snnc_onnx::proto::{
@@ -253,23 +254,29 @@ impl<'g> Lowering<'g> {
             Op::Array(ArrayOp::Binary(Binary::Div)) => self.binary(at, "Div"),
             Op::Dense(DenseOp::Embed) => self.embed(at),
             Op::Dense(DenseOp::Centre) => {
-                let x = self.operand(at, 0);
-                let mean = self.builder.reduce("ReduceMean", &x);
-                self.builder.plain("Sub", &[&x, &mean])
+                let (width, x) = (self.width(at), self.operand(at, 0));
+                let b = &mut self.builder;
+                let sum = b.row_sum(&x, &[0, 0], width);
+                let count = b.number(width as f32);
+                let mean = b.plain("Div", &[&sum, &count]);
+                b.plain("Sub", &[&x, &mean])
             }
             Op::Dense(DenseOp::RmsNorm { eps, heads }) => self.rms_norm(at, eps.get(), heads),
             Op::Dense(DenseOp::Rotary { heads, pairs }) => self.rotary(at, heads as usize, pairs),
             Op::Dense(DenseOp::Linear(layout)) => self.linear(at, layout),
             Op::Dense(DenseOp::Curve(curve)) => {
                 let x = self.operand(at, 0);
-                self.curve(curve, &x)
+                self.builder.curve(curve, &x)
             }
             Op::Dense(DenseOp::Gated(curve)) => {
                 let (gate, up) = (self.operand(at, 0), self.operand(at, 1));
-                let open = self.curve(curve, &gate);
+                let open = self.builder.curve(curve, &gate);
                 self.builder.plain("Mul", &[&open, &up])
             }
-            Op::Dense(DenseOp::Hadamard(size)) => self.hadamard(at, size),
+            Op::Dense(DenseOp::Hadamard(size)) => {
+                let (width, x) = (self.width(at), self.operand(at, 0));
+                self.builder.hadamard(&x, size, width)
+            }
             Op::Dense(DenseOp::AtStart) => self.at_start(at),
             Op::Dense(DenseOp::Attention { heads, scale }) => self.attention(at, heads, scale.get()),
             Op::Level(LevelOp::Quant { code, steps, curve }) => {
@@ -278,7 +285,7 @@ impl<'g> Lowering<'g> {
                     Curve::Identity => self.affine(at, &x, 1),
                     Curve::Relu | Curve::GeluTanh | Curve::GeluErf | Curve::GeluQuick | Curve::Silu => {
                         let h = self.affine(at, &x, 1);
-                        let y = self.curve(curve, &h);
+                        let y = self.builder.curve_by_table(curve, &h);
                         self.affine(at, &y, 3)
                     }
                 };
@@ -287,7 +294,7 @@ impl<'g> Lowering<'g> {
             Op::Level(LevelOp::GatedQuant { code, steps, curve }) => {
                 let (gate, up) = (self.operand(at, 0), self.operand(at, 1));
                 let h = self.affine(at, &gate, 2);
-                let open = self.curve(curve, &h);
+                let open = self.builder.curve(curve, &h);
                 let up = self.affine(at, &up, 4);
                 let potential = self.builder.plain("Mul", &[&open, &up]);
                 self.level(&potential, code.levels(steps))
@@ -381,15 +388,22 @@ impl<'g> Lowering<'g> {
 
     fn rms_norm(&mut self, at: Value, eps: f32, heads: u32) -> ValueName {
         let (width, x) = (self.width(at), self.operand(at, 0));
+        let (lead, own) = match heads {
+            1 => (vec![0, 0], width),
+            heads => (vec![0, 0, i64::from(heads)], width / heads as usize),
+        };
         let b = &mut self.builder;
-        let groups = [0, 0, i64::from(heads), -1];
-        let x = if heads == 1 { x } else { b.reshape(&x, &groups) };
+        let grouped: Vec<i64> = lead.iter().copied().chain([own as i64]).collect();
+        let x = if heads == 1 { x } else { b.reshape(&x, &grouped) };
         let squares = b.plain("Mul", &[&x, &x]);
-        let mean = b.reduce("ReduceMean", &squares);
-        let eps = b.number(eps);
-        let sum = b.plain("Add", &[&mean, &eps]);
-        let root = b.plain("Sqrt", &[&sum]);
-        let inverse = b.plain("Reciprocal", &[&root]);
+        let sum = b.row_sum(&squares, &lead, own);
+        let [count, eps] = [own as f32, eps].map(|x| b.number(x));
+        let mean = b.plain("Div", &[&sum, &count]);
+        let above = b.plain("Add", &[&mean, &eps]);
+        let root = b.plain("Sqrt", &[&above]);
+        // A one that is no constant: runtimes make `x / root` of `x (1 / root)`, which is rounded once instead of twice.
+        let one = b.plain("Div", &[&above, &above]);
+        let inverse = b.plain("Div", &[&one, &root]);
         let y = b.plain("Mul", &[&x, &inverse]);
         if heads == 1 { y } else { b.reshape(&y, &[0, 0, width as i64]) }
     }
@@ -444,66 +458,6 @@ impl<'g> Lowering<'g> {
         };
         let sums = self.builder.plain("MatMul", &[&x, &weight]);
         self.builder.plain("Add", &[&sums, &bias])
-    }
-
-    /// An activation function by its formula.
-    fn curve(&mut self, curve: Curve, x: &str) -> ValueName {
-        let b = &mut self.builder;
-        let half = |b: &mut OnnxBuilder, inner: &str| {
-            let (one, half) = (b.number(1.0), b.number(0.5));
-            let open = b.plain("Add", &[inner, &one]);
-            let x = b.plain("Mul", &[x, &half]);
-            b.plain("Mul", &[&x, &open])
-        };
-        match curve {
-            Curve::Identity => x.into(),
-            Curve::Relu => b.plain("Relu", &[x]),
-            Curve::GeluTanh => {
-                let (cubic, root) = (b.number(0.044_715), b.number(0.797_884_6));
-                let square = b.plain("Mul", &[x, x]);
-                let cube = b.plain("Mul", &[&square, x]);
-                let bend = b.plain("Mul", &[&cube, &cubic]);
-                let sum = b.plain("Add", &[x, &bend]);
-                let inner = b.plain("Mul", &[&sum, &root]);
-                let inner = b.plain("Tanh", &[&inner]);
-                half(b, &inner)
-            }
-            Curve::GeluErf => {
-                let by = b.number(std::f32::consts::FRAC_1_SQRT_2);
-                let inner = b.plain("Mul", &[x, &by]);
-                let inner = b.plain("Erf", &[&inner]);
-                half(b, &inner)
-            }
-            Curve::GeluQuick => {
-                let by = b.number(1.702);
-                let inner = b.plain("Mul", &[x, &by]);
-                let open = b.plain("Sigmoid", &[&inner]);
-                b.plain("Mul", &[x, &open])
-            }
-            Curve::Silu => {
-                let open = b.plain("Sigmoid", &[x]);
-                b.plain("Mul", &[x, &open])
-            }
-        }
-    }
-
-    /// Blocks of a row times a Hadamard matrix.
-    fn hadamard(&mut self, at: Value, size: HadamardSize) -> ValueName {
-        let (width, x) = (self.width(at), self.operand(at, 0));
-        let block = size.block();
-        let matrix = HadamardMatrix::of(size);
-        let mut data = Vec::with_capacity(block * block);
-        for i in 0..block {
-            let mut row = vec![0.0f32; block];
-            row[i] = 1.0;
-            matrix.apply(&mut row);
-            data.extend(row);
-        }
-        let b = &mut self.builder;
-        let matrix = b.f32(&[block, block], &data);
-        let x = b.reshape(&x, &[0, 0, (width / block) as i64, block as i64]);
-        let y = b.plain("MatMul", &[&x, &matrix]);
-        b.reshape(&y, &[0, 0, width as i64])
     }
 
     /// Constant rows where a text begins with one of some tokens.
