@@ -70,6 +70,7 @@ pub mod reading;
 pub mod recall;
 pub mod recipe;
 pub mod record;
+pub mod recording;
 pub mod report;
 pub mod rotation;
 pub mod run_record;

@@ -6,6 +6,7 @@ use crate::bench::BenchJson;
 use crate::check::CheckJson;
 use crate::energy::json::EnergyJson;
 use crate::eval_report::{EvalJson, EvalsJson};
+use crate::export::nir::NirManifest;
 use crate::generate::PromptJson;
 use crate::report::Report;
 use crate::run_record::RunRecord;
@@ -46,6 +47,7 @@ documented! {
     EnergyJson => "energy",
     EvalJson => "eval",
     EvalsJson => "evals",
+    NirManifest => "nir",
     PromptJson => "prompt",
     Report => "report",
     TrainEvent => "train",

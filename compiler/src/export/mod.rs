@@ -2,6 +2,12 @@
 //!
 //! | to | module | what it keeps |
 //! |---|---|---|
-//! | ONNX | [`onnx`] | the whole network with time collapsed; integers are the same, f32 operations those of the runtime |
+//! | ONNX | [`onnx`] | the whole network with time collapsed, to the bit |
+//! | NIR | [`nir`] | chains of synapses and time-stepped neurons, with a rating of each for each reader |
+//! | NumPy | [`npz`], [`record`] | spikes, levels and potentials of a run |
 
+pub mod nir;
+pub mod npz;
 pub mod onnx;
+mod own_names;
+pub mod record;

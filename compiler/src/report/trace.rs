@@ -4,6 +4,7 @@
 //! those that the engine gave, or it is an error.
 
 use crate::lints::name_of;
+use crate::recording::Recording;
 use crate::tokens::Tokens;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -12,9 +13,8 @@ use snnc_ir::membrane::{Membrane, MembraneLayer};
 use snnc_ir::op::SpikeOp;
 use snnc_ir::types::{Elem, Type};
 use snnc_ir::{Code, Curve, Diagnostic, ErrorCode, Graph, Node, Op, Value};
-use snnc_runtime::{Options, Program, Rows, Session};
+use snnc_runtime::Options;
 use std::fmt;
-use std::sync::Arc;
 
 /// Which neuron is to be traced, at which token; what is not said is chosen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -126,7 +126,7 @@ pub fn trace(
     let sources = sources(program, node).map_err(|why| refused(format!("{site} cannot be traced: {why}")))?;
     let recorded =
         Recorded::run(program, value, &sources, &ids[..choice.token.map_or(inputs.min(TOKENS), |t| t + 1)], options)?;
-    let (token, neuron) = chosen(&recorded.spikes, usize::from(steps), width, choice);
+    let (token, neuron) = chosen(recorded.spikes(), usize::from(steps), width, choice);
     let spikes: Vec<i32> =
         recorded.row(usize::from(steps), width, token).iter().skip(neuron).step_by(width).copied().collect();
     let read = sources.iter().map(|source| recorded.input(program, *source, token, neuron)).collect::<Option<Vec<_>>>();
@@ -193,13 +193,8 @@ fn source(program: &Graph, value: Value) -> Result<PotentialSource, String> {
 
 /// What the engine gave, all tokens after each other.
 struct Recorded {
-    /// `[tokens, timesteps, neurons]`
-    spikes: Vec<i32>,
-    /// By source: spikes before a synapse, or numbers.
-    before: Vec<(Vec<i32>, Vec<f32>)>,
-    /// The values of the sources.
-    values: Vec<Value>,
-    tokens: usize,
+    recording: Recording,
+    neurons: Value,
 }
 
 impl Recorded {
@@ -210,55 +205,38 @@ impl Recorded {
         ids: &[u32],
         options: &Options,
     ) -> Result<Self, Diagnostic> {
-        let values: Vec<Value> = sources
-            .iter()
-            .map(|source| match source {
-                PotentialSource::Spikes { train, .. } => *train,
-                PotentialSource::Numbers(value) => *value,
-            })
-            .collect();
-        let name = |value: Value| format!("trace %{}", value.0);
-        let mut open = program.clone();
-        for value in values.iter().copied().chain([value]) {
-            if open.outputs.iter().all(|(known, _)| *known != name(value)) {
-                open.outputs.push((name(value), value));
-            }
-        }
-        let mut session = Session::new(Arc::new(Program::new(Arc::new(open), &Options { count: false, ..*options })?))?;
-        let mut recorded =
-            Self { spikes: Vec::new(), before: vec![Default::default(); values.len()], values, tokens: ids.len() };
-        // Token by token: few rows are held.
-        for id in ids {
-            let outputs = session.forward(&[*id], Rows::All)?;
-            recorded.spikes.extend(outputs.levels(&name(value)).unwrap_or(&[]));
-            for (value, (spikes, numbers)) in recorded.values.iter().zip(&mut recorded.before) {
-                spikes.extend(outputs.levels(&name(*value)).unwrap_or(&[]));
-                numbers.extend(outputs.f32(&name(*value)).unwrap_or(&[]));
-            }
-        }
-        Ok(recorded)
+        let read = sources.iter().map(|source| match source {
+            PotentialSource::Spikes { train, .. } => *train,
+            PotentialSource::Numbers(value) => *value,
+        });
+        let values: Vec<Value> = read.chain([value]).collect();
+        Ok(Self { recording: Recording::run(program, &values, ids, options)?, neurons: value })
+    }
+
+    /// Spikes of all tokens, `[tokens, timesteps, neurons]`.
+    fn spikes(&self) -> &[i32] {
+        self.recording.ints(self.neurons)
     }
 
     /// A token's spikes, `[timesteps, neurons]`.
     fn row(&self, steps: usize, width: usize, token: usize) -> &[i32] {
-        &self.spikes[token * steps * width..][..steps * width]
+        &self.spikes()[token * steps * width..][..steps * width]
     }
 
     /// What one neuron read.
     fn input(&self, program: &Graph, source: PotentialSource, token: usize, neuron: usize) -> Option<Input> {
-        let i = self.values.iter().position(|value| match source {
-            PotentialSource::Spikes { train, .. } => train == *value,
-            PotentialSource::Numbers(numbers) => numbers == *value,
-        })?;
-        let (spikes, numbers) = &self.before[i];
         match source {
-            PotentialSource::Numbers(_) => Some(Input::Number(numbers[numbers.len() / self.tokens * token + neuron])),
+            PotentialSource::Numbers(value) => {
+                let numbers = self.recording.numbers(value);
+                numbers[self.recording.token(numbers, token)].get(neuron).copied().map(Input::Number)
+            }
             PotentialSource::Spikes { train, weight } => {
                 let (code, steps) = program.ty(train).levels()?;
                 let tensor = &program.constant(weight)?.tensor;
                 let [rows, columns] = *tensor.sizes() else { return None };
                 let weights = tensor.to_integers()?;
-                let spikes = &spikes[spikes.len() / self.tokens * token..][..usize::from(steps) * rows];
+                let spikes = self.recording.ints(train);
+                let spikes = &spikes[self.recording.token(spikes, token)];
                 let added = |part: &[i32]| {
                     (0..).zip(part).map(|(k, spike): (usize, _)| spike * weights[k * columns + neuron]).sum()
                 };
