@@ -2,7 +2,7 @@
 
     nir_readers.py FOLDER ... [--python READER=PROGRAM ...] [--readers NAME,...] [--markdown FILE] [--json FILE]
 
-A folder is what `snnc export MODEL --to nir --dialect DIALECT --trace ... -o FOLDER` writes: `manifest.json`, one `.nir` file an island, and
+A folder is what `snnc export MODEL.snn --to nir --dialect DIALECT --text FILE -o FOLDER` writes: `manifest.json`, one `.nir` file an island, and
 one `.npz` file of spikes. Every island runs in every reader, a timestep at a time, all tokens as one batch. Spikes of every neuron
 are compared timestep by timestep, and so is the output current where the trace has it.
 
@@ -10,8 +10,8 @@ An export rates its islands for the reader that its dialect is of (`nir`: the le
 status is 1 if a rating `faithful` is wrong, if an island with this rating was not run, or had no spike in the trace, or if nothing was compared at all.
 Other ratings, and readers of other dialects, are shown without a claim.
 
-Shapes: a signal of an island is [tokens, steps, width + extra]. `steps` counts the reader's timesteps: `lead` before the first of ours, then
-`stride` for each of ours. `extra` are lines that say `one`, `odd` or `start`; they come last and are compared too.
+Shapes: a signal of an island is [tokens, steps, width + lines]. `steps` counts the reader's timesteps: `lead` before the first of ours, then
+`stride` for each of ours. `lines` say `one`, `odd` or `start`; they come last and are compared too.
 """
 
 import argparse
@@ -134,7 +134,7 @@ def island(reader, folder, entry, dt):
     graph = nir.read(str(folder / entry["file"]))
     names = [n for n in graph.nodes if n in trace.files and n not in ("input", "output")]
     missing = [n["name"] for n in entry["nodes"] if n.get("site") and n["type"] in NEURONS and n["name"] not in names]
-    if missing or not names:
+    if missing or not (names or "output" in trace.files):
         raise LookupError(f"the trace has no spikes of {', '.join(missing) or 'any neuron'}")
     run = Letter(graph, dt) if reader == "nir" else Torch(reader, graph, dt, tokens)
     count = {"compared": 0, "spikes": 0, "differ": 0, "first": None, "currents": 0, "currents differ": 0}
@@ -194,6 +194,13 @@ def worker(reader, folders):
             print(json.dumps(row), flush=True)
 
 
+def neurons_of(entry):
+    """The kinds of an island's neurons, and whether its last ones have a membrane per sign."""
+    kinds = sorted({node["neuron"] for node in entry["nodes"] if node.get("neuron")})
+    signs = ", signed" if entry["output"].get("signed") else ""
+    return "+".join(kinds) + signs if kinds else "none: a projection"
+
+
 def judge(rating, own, row):
     """What a row says of its rating, and whether the check fails."""
     ran = row is not None and "error" not in row
@@ -205,8 +212,8 @@ def judge(rating, own, row):
             return ("WRONG: not run", True)
         if differ:
             return ("WRONG: spikes differ", True)
-        if not row["compared"] or not row["spikes"]:
-            return ("WRONG: no spike in the trace", True)
+        if not row["spikes"] and not row["currents"]:
+            return ("WRONG: no spike and no current in the trace", True)
         return ("right", False)
     if rating == "approximate" and not ran:
         return ("WRONG: not run", True)
@@ -244,7 +251,7 @@ def main():
     manifests = {}
     for folder in args.folders:
         manifest = manifests[str(Path(folder))] = json.loads((Path(folder) / "manifest.json").read_text())
-        if manifest["schema"] != "snnc.nir-export/1" or manifest["dialect"] not in READERS:
+        if not manifest["schema"].startswith("snnc.nir.v") or manifest["dialect"] not in READERS:
             sys.exit(f"{folder}: schema {manifest['schema']}, dialect {manifest['dialect']}")
         unknown = {i["rating"] for i in manifest["islands"]} - set(RATINGS)
         if unknown:
@@ -270,7 +277,7 @@ def main():
                 verdict, wrong = judge(entry["rating"], own, row)
                 if row is None:
                     row = {"reader": reader, "title": READERS[reader][0], "version": "?", "folder": folder, "island": entry["name"], "error": "was not run"}
-                kind = entry.get("neuron", "?")
+                kind = neurons_of(entry)
                 rows.append(dict(row, dialect=manifest["dialect"], rating=entry["rating"], kind=kind, own=own, verdict=verdict, wrong=wrong))
     text = table(rows)
     print(text, end="")

@@ -192,20 +192,19 @@ def make(folder, dialect, tokens=48, timesteps=15, sizes=(96, 256, 128, 64), wro
             {
                 "name": name,
                 "file": f"{name}.nir",
-                "neuron": f"{kind}, {'signed' if signed else 'rectified'}",
                 "rating": rating,
                 "reasons": [],
                 "lead": 1,
                 "stride": stride,
-                "input": {"site": f"h.{len(islands)}.norm", "width": sizes[0], "extra": ["one", "odd", "start"] if feedback else ["one", "start"]},
+                "input": {"site": f"h.{len(islands)}.norm", "width": sizes[0], "lines": ["one", "odd", "start"] if feedback else ["one", "start"]},
                 "nodes": [
-                    {"name": n, "type": node["type"], "site": f"site {n}" if n[0] == "n" else None, "rating": rating, "reason": ""}
+                    {"name": n, "type": node["type"], "site": f"site {n}" if n[0] == "n" else None, "neuron": kind if n[0] == "n" else None, "rating": rating, "reason": ""}
                     for n, node in nodes.items()
                 ],
-                "output": {"site": None, "width": sizes[-1], "extra": []},
+                "output": {"site": None, "width": sizes[-1], "lines": []},
             }
         )
-    manifest = {"schema": "snnc.nir-export/1", "dialect": dialect, "timesteps": timesteps, "dt": DT, "islands": islands, "connections": []}
+    manifest = {"schema": "snnc.nir.v2", "dialect": dialect, "timesteps": timesteps, "dt": DT, "islands": islands, "connections": []}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 

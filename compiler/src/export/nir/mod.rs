@@ -451,7 +451,41 @@ fn trace(graph: &Graph, island: &Island, entry: &NirIsland, recording: &Recordin
             add(format!("n{i}"), read, channels(graph, read).1);
         }
     }
+    let last = island.links[island.links.len() - 1];
+    if last.neurons.is_none() {
+        let currents = currents(graph, last.synapse, entry, recording);
+        let width = entry.output.width + one.len();
+        file.add("output", NpzArray::new(&[tokens, currents.len() / (tokens * width).max(1), width], &currents));
+    }
     file
+}
+
+/// What the last synapse of an island gives, in a reader's timesteps, with the lines.
+fn currents(graph: &Graph, at: Value, entry: &NirIsland, recording: &Recording) -> Vec<f32> {
+    let [spikes, weight] = [0, 1].map(|i| graph.node(at).args[i]);
+    let weights = graph.constant(weight).and_then(|weight| weight.tensor.to_integers()).unwrap_or_default();
+    let inputs = graph.ty(spikes).shape().row_width().unwrap_or(1);
+    let (spikes, width) = (recording.ints(spikes), entry.output.width);
+    let line = |on: &str| entry.output.lines.iter().map(|line| f32::from(u8::from(*line == on))).collect::<Vec<f32>>();
+    let [one, odd, start] = ["one", "odd", "start"].map(line);
+    let mut all = Vec::new();
+    for token in 0..recording.tokens() {
+        all.extend(std::iter::repeat_n(0.0, width));
+        all.extend(&start);
+        for row in spikes[recording.token(spikes, token)].chunks_exact(inputs) {
+            let mut sums = vec![0i32; width];
+            for (spike, weights) in row.iter().zip(weights.chunks_exact(width)).filter(|(spike, _)| **spike != 0) {
+                sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += spike * weight);
+            }
+            all.extend(sums.into_iter().map(|sum| sum as f32));
+            all.extend(&one);
+            for _ in 1..entry.stride {
+                all.extend(std::iter::repeat_n(0.0, width));
+                all.extend(&odd);
+            }
+        }
+    }
+    all
 }
 
 /// An operation of the host as a connection names it: its spelling and its site.
