@@ -1,17 +1,28 @@
-//! What `snnc export` writes: ONNX files that give the program's logits, node by node, for every kind of program.
+//! What `snnc export` writes: ONNX files that give the program's logits, node by node, for every kind of program; NIR islands that do
+//! what their rating says; arrays of runs. And NIR files of other libraries.
 
 #![allow(clippy::unwrap_used)]
 
-use snnc::export::onnx;
+use serde_json::Value as Json;
+use snnc::export::nir::dialect::{Dialect, Fidelity};
+use snnc::export::nir::{self, NirOptions};
+use snnc::export::{onnx, record};
 use snnc::front::OnnxOptions;
 use snnc::model::Loaded;
+use snnc::nir::read;
+use snnc::nir::simulate::Simulation;
+use snnc::npy::NpyHeader;
 use snnc_examples::gpt2::{Activation, Gpt2Config};
+use snnc_ir::eval::{Content, Evaluator, Memory};
 use snnc_ir::membrane::Membrane;
 use snnc_ir::{Code, Graph, Ssa, Tensor};
 use snnc_passes::levels::Levels;
 use snnc_passes::options::{Override, QuantOptions, Thresholds};
-use snnc_tests::{converted, imported, snnc, write_small_model};
+use snnc_runtime::Options;
+use snnc_tests::{converted, ids, imported, snnc, write_small_model};
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -142,4 +153,163 @@ fn time_is_refused() {
     check("the first token as a constant", &program);
     let same = run("export m.snn --to onnx -o m.snn");
     assert!(!same.status.success(), "a program is not overwritten by its own export");
+}
+
+/// A program of time-stepped neurons, with a ReLU between the projections of its MLPs.
+fn time_stepped(membrane: &str) -> Graph {
+    let config = Gpt2Config { activation: Activation::Relu, ..TINY };
+    let membrane = Membrane::from_name(membrane);
+    converted(imported(&config), QuantOptions { membrane, ..levels(Code::Unary, 9) })
+}
+
+/// Arrays of a file that `numpy.load` reads, by name: sizes and numbers of one byte.
+fn bytes_of(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<i8>)> {
+    let mut archive = zip::ZipArchive::new(fs::File::open(path).unwrap()).unwrap();
+    let mut arrays = BTreeMap::new();
+    for i in 0..archive.len() {
+        let mut entry = archive.by_index(i).unwrap();
+        let mut all = Vec::new();
+        entry.read_to_end(&mut all).unwrap();
+        let header = NpyHeader::of(&all).unwrap();
+        if header.kind == "|i1" {
+            let numbers = all[header.bytes..].iter().map(|x| *x as i8).collect();
+            arrays.insert(entry.name().unwrap().trim_end_matches(".npy").to_string(), (header.sizes, numbers));
+        }
+    }
+    arrays
+}
+
+/// Islands that are rated faithful by the letter of NIR give the program's spikes when their files are read and run by it, at
+/// every timestep; those that are rated approximate do not.
+#[test]
+fn nir_islands_do_what_their_rating_says() {
+    let ids = ids(10, TINY.vocabulary);
+    for (membrane, rating) in [("if_hard", Fidelity::Faithful), ("if", Fidelity::Approximate)] {
+        let graph = time_stepped(membrane);
+        let folder = tempfile::tempdir().unwrap();
+        let options = NirOptions { dialect: Dialect::Nir, folder: folder.path(), trace: Some(&ids) };
+        let manifest = nir::export(&graph, &options).unwrap();
+        assert_eq!(manifest.weights_in_islands, 1.0);
+        assert!(manifest.unsupported.is_empty());
+        let mlp = manifest.islands.iter().find(|island| island.name == "h.0.mlp").unwrap();
+        assert_eq!(mlp.nodes.iter().map(|node| node.r#type).collect::<String>(), "InputAffineAffineIFAffineOutput");
+        let (mut compared, mut wrong) = (0, 0);
+        for island in manifest.islands.iter().filter(|island| island.nodes.iter().any(|node| node.neuron.is_some())) {
+            assert_eq!(island.rating, rating, "{}", island.name);
+            let file = read::read(&folder.path().join(&island.file)).unwrap();
+            let trace = bytes_of(&folder.path().join(island.trace.as_ref().unwrap()));
+            let (sizes, input) = &trace["input"];
+            let [tokens, timesteps, width] = sizes[..] else { panic!("{sizes:?}") };
+            assert_eq!((tokens, timesteps), (ids.len(), 1 + 9));
+            let mut simulation = Simulation::new(&file, manifest.dt).unwrap();
+            for (token, rows) in input.chunks_exact(timesteps * width).enumerate() {
+                simulation.reset();
+                for (t, row) in rows.chunks_exact(width).enumerate() {
+                    let given = simulation.step(&row.iter().map(|x| f32::from(*x)).collect::<Vec<f32>>());
+                    for ((name, _), got) in file.nodes.iter().zip(&given).filter(|((name, _), _)| name.starts_with('n'))
+                    {
+                        let (sizes, spikes) = &trace[name];
+                        let want = &spikes[(token * timesteps + t) * sizes[2]..][..sizes[2]];
+                        compared += want.len();
+                        wrong += want.iter().zip(got).filter(|(want, got)| f32::from(**want) != **got).count();
+                    }
+                }
+            }
+        }
+        assert!(compared > 10_000, "{compared}");
+        assert_eq!(wrong == 0, rating == Fidelity::Faithful, "{membrane}: {wrong} of {compared}");
+    }
+}
+
+/// A reader that subtracts gets neurons that subtract, by nodes of its own.
+#[test]
+fn nir_dialects_differ() {
+    let ratings = |membrane: &str, dialect: Dialect| {
+        let folder = tempfile::tempdir().unwrap();
+        let options = NirOptions { dialect, folder: folder.path(), trace: None };
+        let manifest = nir::export(&time_stepped(membrane), &options).unwrap();
+        let mlp = manifest.islands.into_iter().find(|island| island.name == "h.1.mlp").unwrap();
+        let types: Vec<&str> = mlp.nodes.iter().map(|node| node.r#type).collect();
+        (mlp.rating, mlp.stride, types.join(" "))
+    };
+    let plain = |neuron: &str| format!("Input Affine Affine {neuron} Affine Output");
+    assert_eq!(ratings("if_hard", Dialect::Norse), (Fidelity::Faithful, 1, plain("IF")));
+    assert_eq!(ratings("if_hard", Dialect::SnnTorch), (Fidelity::Faithful, 1, plain("LIF")));
+    assert_eq!(ratings("if_hard", Dialect::Sinabs), (Fidelity::Approximate, 1, plain("LIF")));
+    assert_eq!(ratings("if", Dialect::SpikingJelly), (Fidelity::Approximate, 1, plain("IF")));
+    assert_eq!(ratings("if", Dialect::Sinabs), (Fidelity::Faithful, 2, plain("LI LIF Affine LIF Affine")));
+    let folder = tempfile::tempdir().unwrap();
+    let options = NirOptions { dialect: Dialect::Nir, folder: folder.path(), trace: None };
+    let default = nir::export(&converted(imported(&TINY), QuantOptions::default()), &options).unwrap();
+    assert!(default.islands.iter().all(|island| island.nodes.iter().all(|node| node.neuron.is_none())));
+    assert!(default.unsupported[0].reason.contains("answer within the timestep"));
+}
+
+/// NIR files that other libraries wrote give what the libraries' own networks do, where the files say all of it.
+#[test]
+fn nir_files_of_other_libraries_run() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("inputs/nir");
+    let (mut exact, mut refused) = (0, Vec::new());
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "nir") {
+            continue;
+        }
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let graph = read::read(&path).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let own = path.with_extension("json");
+        let Ok(own) = fs::read_to_string(&own) else {
+            assert!(Simulation::new(&graph, 1e-4).is_ok(), "{name}");
+            continue;
+        };
+        let own: Json = serde_json::from_str(&own).unwrap();
+        let mut simulation = match Simulation::new(&graph, own["dt"].as_f64().unwrap()) {
+            Ok(simulation) => simulation,
+            Err(e) => {
+                refused.push(format!("{name}: {e}"));
+                continue;
+            }
+        };
+        let rows = |key: &str| -> Vec<Vec<f32>> { serde_json::from_value(own[key].clone()).unwrap() };
+        let output = graph.nodes.iter().position(|(_, node)| node.type_name() == "Output").unwrap();
+        let got: Vec<Vec<f32>> = rows("input").iter().map(|row| simulation.step(row)[output].clone()).collect();
+        // What a library does beside the file stands in `but`.
+        let says_all = own["but"] == "";
+        assert_eq!(got == rows("output"), says_all, "{name}: {}", own["but"]);
+        exact += usize::from(says_all);
+    }
+    assert!(exact >= 4, "{exact}");
+    assert!(
+        refused.len() == 1 && refused[0].starts_with("snntorch_recurrent") && refused[0].contains("cycle"),
+        "{refused:?}"
+    );
+}
+
+/// Arrays of a run are those of the stepped program, and potentials explain spikes.
+#[test]
+fn runs_are_arrays() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = time_stepped("if");
+    let ids = ids(6, TINY.vocabulary);
+    let file = record::record(&graph, &ids, &Options::default()).unwrap();
+    file.write(&folder.path().join("run.npz")).unwrap();
+    let arrays = bytes_of(&folder.path().join("run.npz"));
+    let (sizes, spikes) = &arrays["h.0.mlp.hidden.spikes"];
+    assert_eq!(sizes[..2], [6, 9]);
+    let evaluator = Evaluator::<f32>::new(&graph);
+    let done = evaluator.run(&ids, &mut Memory::new(&graph)).unwrap();
+    let hidden = graph.iter().find(|(value, node)| {
+        node.op.is_neuron() && graph.site(*value).is_some_and(|site| site.to_string() == "h.0.mlp.hidden")
+    });
+    let Content::Train(parts) = &evaluator.get(&done, hidden.unwrap().0).content else { panic!("a train") };
+    let width = sizes[2];
+    for (t, part) in parts.iter().enumerate() {
+        for (token, row) in part.chunks_exact(width).enumerate() {
+            let got = &spikes[(token * 9 + t) * width..][..width];
+            assert!(row.iter().zip(got).all(|(want, got)| *want == i32::from(*got)), "token {token}, timestep {t}");
+        }
+    }
+    assert!(spikes.iter().any(|spike| *spike != 0));
+    let again = record::record(&graph, &ids, &Options::default()).unwrap();
+    assert_eq!(again.bytes().unwrap(), file.bytes().unwrap(), "the same bytes");
 }

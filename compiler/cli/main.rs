@@ -17,6 +17,7 @@ mod format;
 mod global;
 mod inspect;
 mod logits;
+mod nir;
 mod opt;
 mod output;
 mod plan;
@@ -78,6 +79,7 @@ enum Command {
     Opt(opt::OptCommand),
     Explore(explore::ExploreCommand),
     Export(export::ExportCommand),
+    Nir(nir::NirCommand),
     Tune(tune::TuneCommand),
     Train(train::TrainCommand),
     Bench(bench::BenchCommand),
@@ -104,6 +106,7 @@ impl Command {
             Command::Opt(command) => command.files(),
             Command::Explore(command) => command.files(),
             Command::Export(command) => command.files(),
+            Command::Nir(command) => command.files(),
             Command::Tune(command) => command.files(),
             Command::Train(command) => command.files(),
             Command::Bench(command) => command.files(),
@@ -164,6 +167,7 @@ fn main() -> ExitCode {
         Command::Opt(command) => command.run(),
         Command::Explore(command) => command.run(),
         Command::Export(command) => command.run(),
+        Command::Nir(command) => command.run(),
         Command::Tune(command) => return verdict(command.run()),
         Command::Train(command) => {
             return match command.run() {

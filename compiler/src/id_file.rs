@@ -4,6 +4,7 @@
 //! file stays mapped, so that a long one takes no memory.
 
 use crate::files;
+use crate::npy::{MAGIC, NpyHeader};
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::ErrorCode;
 use snnc_ir::tensor::SharedBytes;
@@ -12,12 +13,6 @@ use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
-
-/// What a `.npy` file starts with.
-const MAGIC: &[u8; 6] = b"\x93NUMPY";
-
-/// Longest header that is read: a few hundred bytes say all.
-const HEADER_BYTES: usize = 1 << 16;
 
 /// Integers that ids may be stored as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +58,10 @@ impl IdFile {
         }
         let bytes = files::map(path).map_err(|e| wrong(format!("cannot be read: {e}")))?;
         let all = (*bytes).as_ref();
-        let (header, from) = header(all).ok_or_else(|| wrong("is damaged: its header is not whole".into()))?;
+        let header = NpyHeader::of(all).map_err(wrong)?;
+        let from = header.bytes;
         let (element, [texts, length]) =
-            parse(header).map_err(|what| wrong(what).note("ids are integers, [n] or [texts, n], in C order"))?;
+            ids_of(&header).map_err(|what| wrong(what).note("ids are integers, [n] or [texts, n], in C order"))?;
         let wanted = texts.checked_mul(length).and_then(|count| count.checked_mul(element.bytes));
         if wanted != Some(all.len() - from) {
             return Err(wrong(format!("is damaged: [{texts}, {length}] ids are not {} bytes", all.len() - from)));
@@ -158,24 +154,9 @@ impl IdFile {
     }
 }
 
-/// The header's text, and where the numbers begin.
-fn header(all: &[u8]) -> Option<(&str, usize)> {
-    let (length, from) = match all.get(6)? {
-        1 => (usize::from(u16::from_le_bytes(*all.get(8..)?.first_chunk()?)), 10),
-        _ => (u32::from_le_bytes(*all.get(8..)?.first_chunk()?) as usize, 12),
-    };
-    let text = all.get(from..from + length).filter(|text| text.len() <= HEADER_BYTES)?;
-    Some((std::str::from_utf8(text).ok()?, from + length))
-}
-
 /// What a header says of the numbers: their type and the two sizes.
-fn parse(header: &str) -> Result<(IdElement, [usize; 2]), String> {
-    let value = |key: &str| {
-        let rest = header.split_once(&format!("'{key}':")).map(|(_, rest)| rest.trim_start());
-        rest.ok_or_else(|| format!("is damaged: its header has no `{key}`"))
-    };
-    let descr = value("descr")?.trim_start_matches('\'').split('\'').next().unwrap_or_default();
-    let element = match descr {
+fn ids_of(header: &NpyHeader) -> Result<(IdElement, [usize; 2]), String> {
+    let element = match header.kind.as_str() {
         "|u1" => IdElement { bytes: 1, signed: false },
         "<u2" => IdElement { bytes: 2, signed: false },
         "<i2" => IdElement { bytes: 2, signed: true },
@@ -183,17 +164,14 @@ fn parse(header: &str) -> Result<(IdElement, [usize; 2]), String> {
         "<i4" => IdElement { bytes: 4, signed: true },
         "<u8" => IdElement { bytes: 8, signed: false },
         "<i8" => IdElement { bytes: 8, signed: true },
-        _ => return Err(format!("holds numbers of type `{descr}`, which are no little-endian integers")),
+        other => return Err(format!("holds numbers of type `{other}`, which are no little-endian integers")),
     };
-    let inside = value("shape")?.strip_prefix('(').and_then(|rest| rest.split_once(')')).map(|(inside, _)| inside);
-    let sizes = inside.unwrap_or_default().split(',').map(str::trim).filter(|size| !size.is_empty());
-    let sizes: Result<Vec<usize>, _> = sizes.map(str::parse).collect();
-    let sizes = match sizes.as_deref() {
-        Ok(&[n]) => [1, n],
-        Ok(&[texts, n]) => [texts, n],
-        Ok(_) | Err(_) => return Err("holds no array of one or two dimensions".into()),
+    let sizes = match header.sizes[..] {
+        [n] => [1, n],
+        [texts, n] => [texts, n],
+        _ => return Err("holds no array of one or two dimensions".into()),
     };
-    if sizes[0] > 1 && !value("fortran_order")?.starts_with("False") {
+    if sizes[0] > 1 && header.by_column {
         return Err("holds its array column by column".into());
     }
     Ok((element, sizes))

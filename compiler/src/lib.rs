@@ -59,6 +59,7 @@ pub mod kernel_costs;
 pub mod ledger;
 pub mod lints;
 pub mod model;
+pub mod nir;
 pub mod npy;
 pub mod opt;
 pub mod parallel;

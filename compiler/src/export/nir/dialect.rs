@@ -3,7 +3,7 @@
 //! NIR defines neurons in continuous time. Readers choose a timestep, and differ in what they compare (`>` or `>=`), in what a
 //! spike leaves behind, and in which parameters they read. What is said here was run, bit for bit (`examples/compare/nir.py`).
 
-use super::file::NirNode;
+use crate::nir::{Firing, Leak, NirNode};
 use schemars::JsonSchema;
 use serde::Serialize;
 use snnc_ir::membrane::Membrane;
@@ -109,13 +109,14 @@ impl Dialect {
             Dialect::SnnTorch => (NO_LEAK / DT as f32, BELOW_ONE),
             Dialect::Sinabs => (1.0, 1.0),
         };
+        let slow = |r: f32| Leak { tau: all(NO_LEAK), r: all(r), rest: all(0.0) };
         match self {
             Dialect::Nir | Dialect::Norse | Dialect::SpikingJelly => {
-                NirNode::If { r: all(r), threshold: all(threshold) }
+                NirNode::If { r: all(r), firing: Firing::to_zero(all(threshold)) }
             }
             // Their own IF leaks, or has a floor.
             Dialect::SnnTorch | Dialect::Sinabs => {
-                NirNode::Lif { tau: all(NO_LEAK), r: all(r), leak: all(0.0), threshold: all(threshold) }
+                NirNode::Lif { leak: slow(r), firing: Firing::to_zero(all(threshold)) }
             }
         }
     }
@@ -171,10 +172,10 @@ pub fn feedback(i: usize, width: usize) -> (Vec<(String, NirNode)>, [String; 2])
     let odd = channels + Encoding::Feedback.line("odd");
     let mut offsets = diagonal(1.0);
     (0..channels).for_each(|k| offsets[k * width + odd] = -2.0 * HIGH);
-    let said =
-        |threshold: f32| NirNode::Lif { tau: all(NO_MEMORY), r: all(1.0), leak: all(0.0), threshold: all(threshold) };
+    let leak = |tau: f32| Leak { tau: all(tau), r: all(1.0), rest: all(0.0) };
+    let said = |threshold: f32| NirNode::Lif { leak: leak(NO_MEMORY), firing: Firing::to_zero(all(threshold)) };
     let nodes = vec![
-        (format!("v{i}"), NirNode::Li { tau: all(NO_LEAK), r: all(1.0), leak: all(0.0) }),
+        (format!("v{i}"), NirNode::Li { leak: leak(NO_LEAK) }),
         (format!("k{i}"), said(1.0)),
         (format!("p{i}"), NirNode::Affine { weight: offsets, bias: all(HIGH) }),
         (format!("n{i}"), said(HIGH + 1.0)),

@@ -8,14 +8,13 @@
 //! those of whole numbers, or have one term and an offset, so a reader's order of sums does not matter.
 
 pub mod dialect;
-pub mod file;
 pub mod island;
 
 use crate::files;
+use crate::nir::{NirGraph, NirNode};
 use crate::recording::Recording;
 use crate::schema::document;
 use dialect::{DT, Dialect, Encoding, Fidelity, feedback};
-use file::{NirGraph, NirNode};
 use island::{Island, Link, islands, neurons};
 use schemars::JsonSchema;
 use serde::Serialize;
