@@ -82,7 +82,8 @@ fn levels_and_weights_of_all_widths() {
 
 #[test]
 fn every_kind_of_attention() {
-    let kinds: [(Option<Ssa>, &[(&str, u16)]); 9] = [
+    type Steps = &'static [(&'static str, u16)];
+    let kinds: [(Option<Ssa>, Steps); 9] = [
         (None, &[]),
         (Some(Ssa::Ttfs { phases: 3 }), &[]),
         // Scores beyond the whole numbers of f32.

@@ -18,7 +18,7 @@ const VALUES: [&str; 6] = ["0", "-1", "1e30", "NaN", "inf", "1844674407370955161
 const MOST: Duration = Duration::from_secs(20);
 
 /// The commands and what they need; an option is left out where it is the one that is tried.
-const COMMANDS: [(&str, &[&str]); 19] = [
+const COMMANDS: [(&str, &[&str]); 21] = [
     ("check", &["model.onnx"]),
     ("compile", &["model.onnx", "--output=out.snn", "--calibration-tokens=64"]),
     ("run", &["m.snn", "--prompts=prompts.txt", "--max-new-tokens=4"]),
@@ -34,6 +34,8 @@ const COMMANDS: [(&str, &[&str]); 19] = [
     ("show", &["m.snn"]),
     ("opt", &["layer.ir", "--passes=quantise"]),
     ("explore", &["m.snn", "--reference=model.onnx", "--output=out.html"]),
+    ("export", &["m.snn", "--to=npz", "--text=text.txt", "--output=out.npz"]),
+    ("nir", &["network.nir", "--input=spikes.npy", "--output=out.npz"]),
     ("tune", &["model.onnx", "--text=text.txt", "--windows=1", "--calibration-tokens=64", "--probe-tokens=16"]),
     (
         "train",
@@ -138,6 +140,11 @@ fn calls(command: &str, base: &[&str], option: &str) -> Vec<Vec<String>> {
 fn fixture(at: &Path) {
     write_small_model(at);
     fs::write(at.join("prompts.txt"), "The\nA river\n").unwrap();
+    let network = Path::new(env!("CARGO_MANIFEST_DIR")).join("inputs/nir/spikingjelly_if.nir");
+    fs::copy(network, at.join("network.nir")).unwrap();
+    let mut spikes = Vec::new();
+    snnc::npy::write_f32(&mut spikes, &[2, 6], &[1.0; 12]).unwrap();
+    fs::write(at.join("spikes.npy"), spikes).unwrap();
     fs::write(at.join("t.jinja"), "{{ messages[-1].content }}").unwrap();
     let run = |args: &[&str]| {
         let output = Command::new(snnc()).args(args).current_dir(at).output().unwrap();

@@ -198,7 +198,7 @@ mod tests {
     }
 
     /// Command lines that name every file that a command can be given, each by another name.
-    const WITH_FILES: [&str; 32] = [
+    const WITH_FILES: [&str; 35] = [
         "check a --architecture b",
         "compile a -o b --tokenizer c --calibrate d --architecture e",
         "run a --prompts b --kernel-costs c --emit clif=d --architecture e",
@@ -219,6 +219,9 @@ mod tests {
         "opt a --passes raise,simplify --dump-to b",
         "explore a --reference b -o c --architecture d",
         "explore a.snn",
+        "export a --to onnx -o b",
+        "export a --to nir -o b --text c",
+        "nir a --input b -o c",
         "tune a --text b --calibrate c --architecture d",
         "tune a --tokens b -o c --save d --resume e",
         "compile a --recipe b -o c",

@@ -43,11 +43,11 @@ impl NirCommand {
 
     pub fn run(self) -> Result<(), Diagnostics> {
         let graph = read::read(&self.file)?;
-        let mut simulation =
-            Simulation::new(&graph, self.dt).map_err(|e| e.in_file(self.file.display().to_string()))?;
         let (Some(input), Some(output)) = (&self.input, &self.output) else {
             return emit(&listing(&graph.nodes));
         };
+        let mut simulation =
+            Simulation::new(&graph, self.dt).map_err(|e| e.in_file(self.file.display().to_string()))?;
         let place = input.display().to_string();
         let wrong = |message: String| Diagnostic::new(place.clone(), message).code(ErrorCode::FILE);
         let array = npy::read_f32(input)?;

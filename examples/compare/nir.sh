@@ -18,7 +18,7 @@ check() {
     "$work/venv/bin/python" "$here/nir_readers.py" --python "sinabs=$work/venv-sinabs/bin/python" "$@"
 }
 if [ "${1-}" != --self-test ]; then
-    check --markdown "$work/nir.md" --json "$work/nir.json" "$@"
+    check --markdown "$work/nir.md" --summary "$work/nir-summary.md" --json "$work/nir.json" "$@"
     exit
 fi
 rm -rf "$work/standin"

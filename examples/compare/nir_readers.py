@@ -236,12 +236,28 @@ def table(rows):
     return "\n".join(lines) + "\n"
 
 
+def summary(rows):
+    """A Markdown table of what ran in the reader of its own dialect, summed over islands of one kind and rating."""
+    lines = ["| reader | neurons | rating | islands | neuron-steps compared | spikes | spikes that differ |", "|---|---|---|---|---|---|---|"]
+    groups = {}
+    for row in rows:
+        if row["own"] and row["compared" if "error" not in row else "error"]:
+            groups.setdefault((row["reader"], row["kind"], row["rating"]), []).append(row)
+    for (reader, kind, rating), some in groups.items():
+        name = READERS[reader][0] + ("" if reader == "nir" else f" {some[0]['version']}")
+        ran = [row for row in some if "error" not in row]
+        numbers = [f"{sum(row[key] for row in ran):,}" for key in ("compared", "spikes", "differ")] if ran else ["did not run", "-", "-"]
+        lines.append("| " + " | ".join([name, kind, rating, str(len(some)), *numbers]) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folders", nargs="+", help="folders that `snnc export` wrote, with traces")
     parser.add_argument("--python", action="append", default=[], metavar="READER=PROGRAM", help="a Python that has the reader; else this one")
     parser.add_argument("--readers", default=",".join(READERS), help="the readers to run, by comma")
     parser.add_argument("--markdown", help="a file for the table")
+    parser.add_argument("--summary", help="a file for a shorter table: readers by kinds of neurons")
     parser.add_argument("--json", help="a file for the rows")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -283,6 +299,8 @@ def main():
     print(text, end="")
     if args.markdown:
         Path(args.markdown).write_text(text)
+    if args.summary:
+        Path(args.summary).write_text(summary(rows))
     if args.json:
         Path(args.json).write_text(json.dumps(rows, indent=1) + "\n")
     faults += [f"{r['folder']}, {r['island']}: rated {r['rating']} for {r['title']}; {r['verdict']}" for r in rows if r["wrong"]]

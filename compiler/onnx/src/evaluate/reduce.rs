@@ -67,7 +67,7 @@ impl OnnxCall<'_> {
         let total = count(&sizes)?;
         let to = strides(&sizes)[along];
         let (mut numbers, mut places) = (vec![Element::Int(0); total], vec![0; total]);
-        let lines = (0..x.len()).filter(|i| i / stride % size == 0);
+        let lines = (0..x.len()).filter(|i| (i / stride).is_multiple_of(size));
         for (line, first) in lines.enumerate() {
             let at = |k: usize| x.data().get(first + k * stride);
             let mut order: Vec<usize> = (0..size).collect();
