@@ -6,9 +6,9 @@ A folder is what `snnc export MODEL.snn --to nir --dialect DIALECT --text FILE -
 one `.npz` file of spikes. Every island runs in every reader, a timestep at a time, all tokens as one batch. Spikes of every neuron
 are compared timestep by timestep, and so is the output current where the trace has it.
 
-An export rates its islands for the reader that its dialect is of (`nir`: the letter of the specification, run by numpy in this file). The exit
-status is 1 if a rating `faithful` is wrong, if an island with this rating was not run, or had no spike in the trace, or if nothing was compared at all.
-Other ratings, and readers of other dialects, are shown without a claim.
+An export rates its islands for the reader that its dialect is of. Dialect `nir` is the letter of the specification, which numpy runs in this file.
+The exit status is 1 if a rating `faithful` is wrong, or if an island with this rating was not run or had no spike in the trace. It is 1 too if an
+`approximate` island did not run, or if nothing was compared at all. Readers of other dialects are shown without a claim.
 
 Shapes: a signal of an island is [tokens, steps, width + lines]. `steps` counts the reader's timesteps: `lead` before the first of ours, then
 `stride` for each of ours. `lines` say `one`, `odd` or `start`; they come last and are compared too.
@@ -292,7 +292,8 @@ def main():
                 own = manifest["dialect"] == reader
                 verdict, wrong = judge(entry["rating"], own, row)
                 if row is None:
-                    row = {"reader": reader, "title": READERS[reader][0], "version": "?", "folder": folder, "island": entry["name"], "error": "was not run"}
+                    row = {"reader": reader, "title": READERS[reader][0], "version": "?", "error": "was not run"}
+                    row.update(folder=folder, island=entry["name"])
                 kind = neurons_of(entry)
                 rows.append(dict(row, dialect=manifest["dialect"], rating=entry["rating"], kind=kind, own=own, verdict=verdict, wrong=wrong))
     text = table(rows)

@@ -1,18 +1,20 @@
-"""Islands as `snnc export --to nir --trace` writes them, made of random numbers: nir_standin.py FOLDER [--wrong]. It tests nir_readers.py without snnc.
+"""Islands as `snnc export --to nir --trace` writes them, made of random numbers: nir_standin.py FOLDER [--wrong]. Tests nir_readers.py.
 
 Each dialect gets a folder `FOLDER/DIALECT` with one island for each neuron and sign that the dialect has a rating for: two hidden layers with
-integer weights, a gain and an offset for each channel, and an output layer. Spikes come from a simulation of snnc's neuron (docs/ir.md), f32, rounded after
-every operation. With --wrong, the Norse folder has one more island, whose rating `faithful` is wrong.
+integer weights, a gain and an offset for each channel, and an output layer. Spikes come from a simulation of snnc's neuron (docs/ir.md), f32,
+rounded after every operation. With --wrong, the Norse folder has one more island, whose rating `faithful` is wrong.
 
-How an island is written:
+An island is a chain, so that every reader runs it in the same order:
 
     input, (Affine w, Affine g, neuron n) for each layer, Affine out, output
 
-- Every signal has its channels, then lines. `one` is 1 in each of our timesteps, and `start` in the leading step, where all channels are 0.
-- `w` has integer weights. `g` has gains on its diagonal, offset / T in the column `one`, and the potential 0.5 in the column `start`.
+- Every signal has its channels, then lines. `one` is 1 in each of our timesteps. `start` is 1 in the leading step, where all channels are 0.
+- `w` has integer weights, so that its sums are exact. `g` has gains on its diagonal, offset / T in the column `one`, and the potential 0.5 in the
+  column `start`. No row of `g` ever adds more than two numbers that are not 0, and `one` is behind the channels: so its sums round as ours do.
+  Biases are 0, for some kernels begin a sum with the bias.
 - A signed neuron is two: the second half of its channels takes the negated current, and the next weight is [W, -W].
-- The exact form for sinabs has a line more, `odd`, and two steps for each of ours. Neurons do not reset themselves: `v` (LI) integrates, `k` (a LIF without memory) says
-  trunc(v), `n` says min(k, 1) in our timesteps and 0 in the odd steps between them, where `b` subtracts the spikes.
+- The exact form for sinabs has a line more, `odd`, and two steps for each of ours. Its neurons do not reset themselves. `v` (an LI) integrates.
+  `k` (a LIF without memory) says trunc(v). `n` says min(k, 1) in our timesteps and 0 in the odd steps between them, where `b` subtracts the spikes.
 
 The HDF5 file has what the smallest writer makes: superblock 0, contiguous data, strings of fixed length.
 """

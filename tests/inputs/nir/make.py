@@ -1,19 +1,20 @@
-"""Makes the NIR files of other libraries that the tests read: make.py, in an environment with nir 1.0.8, snnTorch 1.0.0, Norse 1.1.0 and
-SpikingJelly 2.0.0, then once more in one with nir 1.0.4 and sinabs 3.1.3. Each run makes the files of the libraries that it finds.
+"""Makes the NIR files of other libraries that the tests read: `PYTHONHASHSEED=0 python make.py LIBRARY ...`. Of
+LIBRARY, snntorch, norse, spikingjelly and plain want an environment with nir 1.0.8, snnTorch 1.0.0, Norse 1.1.0 and SpikingJelly 2.0.0, and
+sinabs wants one with nir 1.0.4 and sinabs 3.1.3. The order of edges in a file is that of a Python set, so the seed makes the same files again.
 
 `NAME.nir` is what the library's own exporter wrote, with nothing changed. `NAME.json` says what the library's own network does, before the export:
 
     {"library", "version", "nir", "dt", "but", "input": [T][n], "output": [T][m]}
 
-`dt` is in seconds; sinabs counts timesteps, so its `dt` is 1. `but` says what the file does not say of the network, or is empty: then the file, by the
-letter, has exactly this output. Each timestep has one row. The networks are those of the four exporters' documentation: chains of linear layers and neurons, with
-small random weights. All inputs are spikes, 0 or 1, of one sample. Files `nir_*` have no library behind them, and so no output.
+`dt` is in seconds; sinabs counts timesteps, so its `dt` is 1. `but` says what the file does not say of the network, or is empty: then the file, by
+the letter, has exactly this output. Each timestep has one row. The networks are those of the four exporters' documentation: chains of linear layers
+and neurons, with small random weights. All inputs are spikes, 0 or 1, of one sample. Files `nir_*` have no library behind them, and so no output.
 """
 
 import importlib.metadata
-import importlib.util
 import json
 import os
+import sys
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -93,8 +94,10 @@ def norse():
         save(name, "norse", nt.to_nir(net, x[0, 0]), 1e-3, x, y, but)
 
     x = seeded()
-    one, two = (nt.LIFBoxCell(LIFBoxParameters(v_th=torch.full((n,), 0.2), v_leak=torch.zeros(n), tau_mem_inv=torch.full((n,), 200.0))) for n in (5, 4))
-    case("norse_lif", nt.SequentialState(linear(6, 5), one, linear(5, 4, bias=False), two), x, "its tau is dt / tau_mem_inv, not 1 / tau_mem_inv")
+    constants = (LIFBoxParameters(v_th=torch.full((n,), 0.2), v_leak=torch.zeros(n), tau_mem_inv=torch.full((n,), 200.0)) for n in (5, 4))
+    one, two = (nt.LIFBoxCell(c) for c in constants)
+    net = nt.SequentialState(linear(6, 5), one, linear(5, 4, bias=False), two)
+    case("norse_lif", net, x, "its tau is dt / tau_mem_inv, not 1 / tau_mem_inv")
     x = seeded()
     case("norse_iaf", nt.SequentialState(linear(6, 5), IAFCell(IAFParameters(v_th=torch.ones(5)))), x, "its r is 1, not 1 / dt")
 
@@ -136,7 +139,7 @@ def sinabs():
     x = seeded()
     one = sl.LIFSqueeze(tau_mem=torch.full((5,), 5.0), batch_size=1, norm_input=False, spike_threshold=torch.full((5,), 1.0))
     two = sl.ExpLeakSqueeze(tau_mem=torch.full((4,), 5.0), batch_size=1, norm_input=False)
-    case("sinabs_lif", nn.Sequential(linear(6, 5), one, linear(5, 4), two), x, "decay is exp(-1 / tau), the input is not divided by tau, and as above")
+    case("sinabs_lif", nn.Sequential(linear(6, 5), one, linear(5, 4), two), x, "decay is exp(-1 / tau), the input is whole, and as above")
 
 
 def plain():
@@ -170,11 +173,10 @@ def plain():
 
 
 def main():
-    for make in snntorch, norse, spikingjelly, sinabs:
-        if importlib.util.find_spec(make.__name__):
-            make()
-    if importlib.util.find_spec("snntorch"):
-        plain()
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        sys.exit("make.py: set PYTHONHASHSEED=0")
+    for name in sys.argv[1:]:
+        {"snntorch": snntorch, "norse": norse, "spikingjelly": spikingjelly, "sinabs": sinabs, "plain": plain}[name]()
 
 
 if __name__ == "__main__":
