@@ -5,7 +5,8 @@ use crate::output::status;
 use clap::{Args, ValueEnum};
 use snnc::evaluate::Cut;
 use snnc::export::nir::dialect::{Dialect, Fidelity};
-use snnc::export::nir::{self, NirManifest, NirOptions};
+use snnc::export::nir::manifest::NirManifest;
+use snnc::export::nir::{self, NirOptions};
 use snnc::export::{onnx, record};
 use snnc::file_use::FileUse;
 use snnc::front::OnnxOptions;
@@ -79,7 +80,7 @@ impl ExportCommand {
             ExportFormat::Onnx => {
                 let exported = onnx::export(graph)?;
                 status(&exported.proof.line());
-                let written = exported.write(&self.output)?;
+                let written = onnx::write(exported, &self.output)?;
                 let data = if written.has_data_file { " with the weights in a file beside it" } else { "" };
                 status(&format!("{}: {:.1} MB{data}", self.output.display(), written.bytes as f64 / 1e6));
             }

@@ -6,7 +6,7 @@ use crate::bench::BenchJson;
 use crate::check::CheckJson;
 use crate::energy::json::EnergyJson;
 use crate::eval_report::{EvalJson, EvalsJson};
-use crate::export::nir::NirManifest;
+use crate::export::nir::manifest::NirManifest;
 use crate::generate::PromptJson;
 use crate::report::Report;
 use crate::run_record::RunRecord;

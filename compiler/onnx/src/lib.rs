@@ -75,6 +75,7 @@
 #![warn(missing_docs)]
 
 pub mod evaluate;
+pub mod export;
 mod finite;
 pub mod import;
 pub mod mmap;

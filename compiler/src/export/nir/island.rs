@@ -10,12 +10,12 @@ pub struct Island {
     /// The spike train that it reads.
     pub input: Value,
     /// Synapses with their neurons. All but the last have neurons.
-    pub links: Vec<Link>,
+    pub links: Vec<IslandLink>,
 }
 
 /// A synapse and what reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Link {
+pub struct IslandLink {
     /// The synapse.
     pub synapse: Value,
     /// The neurons, where they are its only reader.
@@ -65,7 +65,7 @@ pub fn islands(graph: &Graph, has_words: &dyn Fn(Membrane) -> bool) -> Vec<Islan
             let mut synapse = Some(start);
             while let Some(here) = synapse {
                 let neurons = after(here);
-                links.push(Link { synapse: here, neurons });
+                links.push(IslandLink { synapse: here, neurons });
                 synapse = neurons.and_then(next);
             }
             Island { input: graph.node(start).args[0], links }

@@ -9,15 +9,15 @@
 
 pub mod dialect;
 pub mod island;
+pub mod manifest;
 
 use crate::files;
 use crate::nir::{NirGraph, NirNode};
 use crate::recording::Recording;
 use crate::schema::document;
 use dialect::{DT, Dialect, Encoding, Fidelity, feedback};
-use island::{Island, Link, islands, neurons};
-use schemars::JsonSchema;
-use serde::Serialize;
+use island::{Island, IslandLink, islands, neurons};
+use manifest::{NirConnection, NirIsland, NirManifest, NirNodeRating, NirPort, NirUnsupported};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::SpikeOp;
@@ -33,106 +33,6 @@ use super::own_names::OwnNames;
 
 /// Whole numbers up to here are f32 numbers.
 const EXACT_MAX: i64 = 1 << 24;
-
-/// What was exported.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct NirManifest {
-    /// Whose understanding of NIR the files are written for.
-    pub dialect: &'static str,
-    /// Seconds of a timestep.
-    pub dt: f64,
-    /// The islands, in the program's order.
-    pub islands: Vec<NirIsland>,
-    /// What feeds what.
-    pub connections: Vec<NirConnection>,
-    /// Operations that the host does between islands, with how many there are.
-    pub host: BTreeMap<String, usize>,
-    /// Neurons for which there are no words, by site.
-    pub unsupported: Vec<NirUnsupported>,
-    /// Of all synaptic weights, the share that islands hold.
-    pub weights_in_islands: f64,
-}
-
-/// An island and its file.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct NirIsland {
-    /// Its name.
-    pub name: String,
-    /// The NIR file.
-    pub file: String,
-    /// The file with spikes of a run, where one was asked for.
-    pub trace: Option<String>,
-    /// The least faithful of its nodes.
-    pub rating: Fidelity,
-    /// Why it is not faithful.
-    pub reasons: Vec<String>,
-    /// How spikes spell levels.
-    pub code: &'static str,
-    /// Timesteps of the program.
-    pub timesteps: u16,
-    /// Timesteps of the reader before the program's first, in which potentials are set.
-    pub lead: usize,
-    /// Timesteps of the reader per timestep of the program.
-    pub stride: usize,
-    /// What it reads.
-    pub input: NirPort,
-    /// What it gives.
-    pub output: NirPort,
-    /// Its nodes.
-    pub nodes: Vec<NirNodeRating>,
-}
-
-/// What enters or leaves an island.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct NirPort {
-    /// `spikes` or `currents`.
-    pub kind: &'static str,
-    /// The site that it codes or is computed for.
-    pub site: Option<String>,
-    /// The program's channels.
-    pub width: usize,
-    /// Channels behind them.
-    pub lines: Vec<&'static str>,
-    /// Whether each neuron has a channel for spikes of either sign: first all positive ones, then all negative ones.
-    pub signed: bool,
-}
-
-/// A node and how faithful it is.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct NirNodeRating {
-    /// Its name in the file.
-    pub name: String,
-    /// Its type in NIR.
-    pub r#type: &'static str,
-    /// The site of neurons.
-    pub site: Option<String>,
-    /// The neuron, as the IR spells it.
-    pub neuron: Option<&'static str>,
-    /// Whether it does what the program does.
-    pub rating: Fidelity,
-    /// Why it does not.
-    pub reason: Option<String>,
-}
-
-/// Something that an island feeds, or that feeds it.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct NirConnection {
-    /// An island, or an operation of the host.
-    pub from: String,
-    /// An island, or an operation of the host.
-    pub to: String,
-}
-
-/// Neurons for which there are no words.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct NirUnsupported {
-    /// Their site.
-    pub site: String,
-    /// The neuron, as the IR spells it.
-    pub neuron: String,
-    /// Why.
-    pub reason: String,
-}
 
 /// What is to be exported, and where to.
 #[derive(Clone, Debug)]
@@ -310,7 +210,7 @@ fn built(graph: &Graph, island: &Island, name: &str, dialect: Dialect) -> (NirGr
     made.add("input", NirNode::Input(input_width + lines));
     // The island's own input is one channel with a sign.
     let mut signed = false;
-    for (i, Link { synapse: at, neurons: read }) in island.links.iter().enumerate() {
+    for (i, IslandLink { synapse: at, neurons: read }) in island.links.iter().enumerate() {
         let (matrix, most_sum) = synapse(graph, *at, signed, lines);
         let rated = made.add(&format!("w{i}"), matrix.node());
         rated.site = path(graph.site(*at));
@@ -322,30 +222,8 @@ fn built(graph: &Graph, island: &Island, name: &str, dialect: Dialect) -> (NirGr
         else {
             continue;
         };
-        let matrix = gains(graph, read, steps, one_sign, encoding);
-        let width = matrix.outputs + lines;
-        made.add(&format!("g{i}"), matrix.node());
-        let said = format!("n{i}");
-        match encoding {
-            Encoding::Plain => {
-                made.add(&said, dialect.neuron(width));
-            }
-            Encoding::Feedback => {
-                let (nodes, edge) = feedback(i, width);
-                nodes.into_iter().for_each(|(name, node)| {
-                    made.add(&name, node);
-                });
-                made.graph.edges.push(edge);
-                made.last = Some(said.clone());
-            }
-        }
-        if let Some(rated) = made.rated.iter_mut().find(|node| node.name == said) {
-            let rating = dialect.rate(membrane);
-            rated.site = path(graph.site(read));
-            rated.neuron = Some(membrane.name());
-            rated.rating = rating.fidelity;
-            rated.reason = rating.reason.map(String::from);
-        }
+        made.add_neurons(i, gains(graph, read, steps, one_sign, encoding), dialect, encoding);
+        made.rate(&format!("n{i}"), path(graph.site(read)), membrane, dialect);
         signed = !one_sign;
     }
     let output = island.output();
@@ -392,6 +270,36 @@ struct IslandFile {
 }
 
 impl IslandFile {
+    /// Gains, then the neurons behind them.
+    fn add_neurons(&mut self, i: usize, gains: IslandMatrix, dialect: Dialect, encoding: Encoding) {
+        let width = gains.outputs + gains.lines;
+        self.add(&format!("g{i}"), gains.node());
+        match encoding {
+            Encoding::Plain => {
+                self.add(&format!("n{i}"), dialect.neuron(width));
+            }
+            Encoding::Feedback => {
+                let (nodes, edge) = feedback(i, width);
+                nodes.into_iter().for_each(|(name, node)| {
+                    self.add(&name, node);
+                });
+                self.graph.edges.push(edge);
+                self.last = Some(format!("n{i}"));
+            }
+        }
+    }
+
+    /// Says what neurons a node stands for.
+    fn rate(&mut self, name: &str, site: Option<String>, membrane: Membrane, dialect: Dialect) {
+        if let Some(rated) = self.rated.iter_mut().find(|node| node.name == name) {
+            let rating = dialect.rate(membrane);
+            rated.site = site;
+            rated.neuron = Some(membrane.name());
+            rated.rating = rating.fidelity;
+            rated.reason = rating.reason.map(String::from);
+        }
+    }
+
     fn add(&mut self, name: &str, node: NirNode) -> &mut NirNodeRating {
         if let Some(last) = self.last.replace(name.into()) {
             self.graph.edges.push([last, name.into()]);

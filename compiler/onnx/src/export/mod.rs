@@ -16,20 +16,16 @@ mod proof;
 
 pub use proof::ExportProof;
 
-use crate::files;
+use crate::proto::{
+    DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TensorTypeProto,
+    TypeProto, ValueInfoProto,
+};
 use builder::{FLOAT, INT64, OnnxBuilder, UINT8, ValueName, ZERO_POINT};
-use prost::Message;
 use snnc_ir::curve::Curve;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{ArrayOp, Binary, DenseOp, Layout, LeafOp, LevelOp, Pairs, SpikeOp};
-use snnc_ir::{Diagnostic, ErrorCode, Graph, Op, Stage, Tensor, Value};
-use snnc_onnx::proto::{
-    DimensionProto, GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorShapeProto,
-    TensorTypeProto, TypeProto, ValueInfoProto,
-};
-use snnc_passes::collapse;
+use snnc_ir::{Diagnostic, ErrorCode, Graph, Op, Tensor, Value};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 
 /// The version of ONNX's operators: the newest that all runtimes of the last years know.
 const OPSET: i64 = 17;
@@ -43,12 +39,6 @@ const LEVEL_MAX: i32 = 127;
 /// What a weight of more than 8 bits is divided by. Its parts then fit: those of 4-bit weights are at most 8 * 127.
 const WEIGHT_DIGIT: i32 = 8;
 
-/// What a protobuf message may have.
-const MESSAGE_MAX: usize = 1 << 31;
-
-/// Where weights begin in a file of their own: ONNX asks for pages.
-const DATA_ALIGNMENT: usize = 4096;
-
 /// A program as ONNX.
 #[derive(Clone, Debug)]
 pub struct OnnxExport {
@@ -58,33 +48,12 @@ pub struct OnnxExport {
     pub proof: ExportProof,
 }
 
-/// What was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OnnxFiles {
-    /// Bytes of all files.
-    pub bytes: usize,
-    /// Whether weights are in a file of their own.
-    pub has_data_file: bool,
-}
-
-/// The ONNX file of a program at stage spiking or quantised. It is run on random tokens, and compared with the program.
+/// The ONNX file of a program at stage quantised, whose table of tokens has `vocabulary` rows. It is run on random tokens, and
+/// compared with the program.
 ///
 /// # Errors
-/// It has time-stepped neurons: their order of spikes has no form without time. What was made computes something else.
-pub fn export(graph: &Graph) -> Result<OnnxExport, Diagnostics> {
-    if collapse::depends_on_order(graph) {
-        let message = "time-stepped neurons answer within a timestep, and ONNX has no timesteps";
-        let note = "compile with `--neuron fire`, or export the program with `--to nir`";
-        return Err(Diagnostic::new("--to onnx", message).code(ErrorCode::EXPORT).note(note).into());
-    }
-    let collapsed;
-    let graph = match graph.stage {
-        Stage::Spiking => {
-            collapsed = collapse::collapse(graph)?;
-            &collapsed
-        }
-        Stage::Imported | Stage::Tensor | Stage::Quantised | Stage::Training => graph,
-    };
+/// It has attention that answers within a timestep. What was made computes something else.
+pub fn export(graph: &Graph, vocabulary: usize) -> Result<OnnxExport, Diagnostics> {
     let mut lowering = Lowering::new(graph);
     let mut outputs = Vec::new();
     for (value, node) in graph.iter() {
@@ -97,14 +66,18 @@ pub fn export(graph: &Graph) -> Result<OnnxExport, Diagnostics> {
     for (name, value) in &graph.outputs {
         let given = lowering.builder_output(*value, name);
         let width = graph.ty(*value).shape().row_width().unwrap_or(1);
-        outputs.push(info(&given, FLOAT, &[Dim::Name("batch"), Dim::Name("sequence"), Dim::Size(width)]));
+        outputs.push(info(
+            &given,
+            FLOAT,
+            &[AxisSize::Name("batch"), AxisSize::Name("sequence"), AxisSize::Size(width)],
+        ));
     }
     let node = std::mem::take(&mut lowering.builder.nodes);
     let proto = GraphProto {
         node,
         name: "snnc".into(),
         initializer: lowering.builder.into_constants(),
-        input: vec![info("input_ids", INT64, &[Dim::Name("batch"), Dim::Name("sequence")])],
+        input: vec![info("input_ids", INT64, &[AxisSize::Name("batch"), AxisSize::Name("sequence")])],
         output: outputs,
     };
     let model = ModelProto {
@@ -115,66 +88,19 @@ pub fn export(graph: &Graph) -> Result<OnnxExport, Diagnostics> {
         opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
         functions: Vec::new(),
     };
-    let proof = proof::prove(&model, graph)?;
+    let proof = proof::prove(&model, graph, vocabulary)?;
     Ok(OnnxExport { model, proof })
 }
 
-impl OnnxExport {
-    /// Writes the file. Weights that do not fit in it go into `PATH.data`.
-    ///
-    /// # Errors
-    /// A file cannot be written.
-    pub fn write(mut self, path: &Path) -> Result<OnnxFiles, Diagnostic> {
-        let bytes = self.model.encoded_len();
-        let has_data_file = bytes >= MESSAGE_MAX;
-        if has_data_file {
-            self.write_data(path)?;
-        }
-        let message = self.model.encode_to_vec();
-        files::write_whole(path, |out| out.write_all(&message))?;
-        Ok(OnnxFiles { bytes, has_data_file })
-    }
-
-    /// Moves the weights into a file beside `path`.
-    fn write_data(&mut self, path: &Path) -> Result<(), Diagnostic> {
-        let mut data_path = path.as_os_str().to_os_string();
-        data_path.push(".data");
-        let data_path = PathBuf::from(data_path);
-        let location = data_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let tensors = self.model.graph.iter_mut().flat_map(|graph| &mut graph.initializer);
-        let (mut parts, mut end) = (Vec::new(), 0usize);
-        for tensor in tensors {
-            let Some(raw) = tensor.raw_data.take_if(|raw| raw.len() >= DATA_ALIGNMENT) else { continue };
-            let start = end.next_multiple_of(DATA_ALIGNMENT);
-            let entry = |key: &str, value: String| StringStringEntryProto { key: key.into(), value };
-            tensor.data_location = 1;
-            tensor.external_data = vec![
-                entry("location", location.clone()),
-                entry("offset", start.to_string()),
-                entry("length", raw.len().to_string()),
-            ];
-            parts.push((start - end, raw.clone()));
-            end = start + raw.len();
-        }
-        files::write_whole(&data_path, |out| {
-            for (gap, raw) in &parts {
-                out.write_all(&vec![0; *gap])?;
-                out.write_all(raw)?;
-            }
-            Ok(())
-        })
-    }
-}
-
-enum Dim<'a> {
+enum AxisSize<'a> {
     Size(usize),
     Name(&'a str),
 }
 
-fn info(name: &str, elem_type: i32, dims: &[Dim<'_>]) -> ValueInfoProto {
-    let dim = |dim: &Dim<'_>| match dim {
-        Dim::Size(size) => DimensionProto { dim_value: Some(*size as i64), dim_param: None },
-        Dim::Name(name) => DimensionProto { dim_value: None, dim_param: Some((*name).into()) },
+fn info(name: &str, elem_type: i32, dims: &[AxisSize<'_>]) -> ValueInfoProto {
+    let dim = |dim: &AxisSize<'_>| match dim {
+        AxisSize::Size(size) => DimensionProto { dim_value: Some(*size as i64), dim_param: None },
+        AxisSize::Name(name) => DimensionProto { dim_value: None, dim_param: Some((*name).into()) },
     };
     let shape = TensorShapeProto { dim: dims.iter().map(dim).collect() };
     let tensor_type = TensorTypeProto { elem_type, shape: Some(shape) };
@@ -202,7 +128,7 @@ impl<'g> Lowering<'g> {
     /// The value under an output's name.
     fn builder_output(&mut self, value: Value, name: &str) -> ValueName {
         let from = self.names[&value].clone();
-        self.builder.nodes.push(snnc_onnx::proto::NodeProto {
+        self.builder.nodes.push(NodeProto {
             input: vec![from],
             output: vec![name.into()],
             name: format!("output/{name}"),
@@ -376,14 +302,12 @@ impl<'g> Lowering<'g> {
                 sum.unwrap_or_else(|| unreachable!("a weight has a part"))
             }
         };
-        match self.graph.node(self.arg(at, 0)).op {
+        if matches!(self.graph.node(self.arg(at, 0)).op, Op::Leaf(LeafOp::Positions)) {
             // One row per position, for all texts.
-            Op::Leaf(LeafOp::Positions) => {
-                let first = self.builder.ints(&[0]);
-                self.builder.plain("Unsqueeze", &[&rows, &first])
-            }
-            _ => rows,
+            let first = self.builder.ints(&[0]);
+            return self.builder.plain("Unsqueeze", &[&rows, &first]);
         }
+        rows
     }
 
     fn rms_norm(&mut self, at: Value, eps: f32, heads: u32) -> ValueName {

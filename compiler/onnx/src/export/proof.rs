@@ -1,15 +1,14 @@
 //! Whether an exported file computes what the program does: both on the same random tokens, the file node by node.
 
-use crate::convert;
+use crate::evaluate::graph;
+use crate::proto::ModelProto;
+use crate::read;
+use crate::tensor::OnnxArray;
 use prost::Message;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::eval::{Evaluator, Memory};
 use snnc_ir::random::SplitMix64;
 use snnc_ir::{Diagnostic, ErrorCode, Graph};
-use snnc_onnx::evaluate::graph;
-use snnc_onnx::proto::ModelProto;
-use snnc_onnx::read;
-use snnc_onnx::tensor::OnnxArray;
 use std::collections::HashMap;
 
 /// Tokens that are run.
@@ -52,9 +51,8 @@ impl ExportProof {
 ///
 /// # Errors
 /// The file cannot be evaluated, or computes something else.
-pub(super) fn prove(model: &ModelProto, program: &Graph) -> Result<ExportProof, Diagnostics> {
+pub(super) fn prove(model: &ModelProto, program: &Graph, vocabulary: usize) -> Result<ExportProof, Diagnostics> {
     let wrong = |message: &str| Diagnostic::new("the exported file", message).code(ErrorCode::EXPORT);
-    let vocabulary = convert::vocabulary(program)?;
     let tokens = TOKENS.min(program.context as usize);
     let mut random = SplitMix64(SEED);
     let ids: Vec<u32> = (0..tokens).map(|_| (random.bits() % vocabulary.max(1) as u64) as u32).collect();

@@ -1,8 +1,8 @@
 //! Nodes and constants of an ONNX graph, added one by one. Equal constants stand once.
 
+use crate::proto::{AttributeProto, NodeProto, TensorProto};
 use bytes::Bytes;
 use indexmap::IndexMap;
-use snnc_onnx::proto::{AttributeProto, NodeProto, TensorProto};
 
 /// ONNX's numbers of element types.
 pub(super) const FLOAT: i32 = 1;
