@@ -6,6 +6,7 @@
 use serde_json::Value as Json;
 use snnc::export::nir::dialect::{Dialect, Fidelity};
 use snnc::export::nir::{self, NirOptions};
+use snnc::export::sana_fe::{self, Placement, SanaFeOptions};
 use snnc::export::{onnx, record};
 use snnc::front::OnnxOptions;
 use snnc::model::Loaded;
@@ -313,4 +314,85 @@ fn runs_are_arrays() {
     assert!(spikes.iter().any(|spike| *spike != 0));
     let again = record::record(&graph, &ids, &Options::default()).unwrap();
     assert_eq!(again.bytes().unwrap(), file.bytes().unwrap(), "the same bytes");
+}
+
+/// Numbers of a list in a line: `... [1,2,3]]`.
+fn listed(line: &str) -> Vec<f64> {
+    let list = line.rsplit_once(": [").unwrap().1.trim_end_matches(']');
+    list.split(',').map(|x| x.parse().unwrap()).collect()
+}
+
+/// The network that is written for SANA-FE gives the program's spikes when it is run as its simulator runs it, and fits the chip.
+#[test]
+fn networks_for_sana_fe_give_the_spikes() {
+    let ids = ids(6, TINY.vocabulary);
+    for (membrane, placement) in [("if", Placement::Layers), ("if_hard", Placement::Packed)] {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SanaFeOptions { placement, folder: folder.path(), trace: Some(&ids) };
+        let manifest = sana_fe::export(&time_stepped(membrane), &options).unwrap();
+        let yaml = fs::read_to_string(folder.path().join("network.yaml")).unwrap();
+        let trace = bytes_of(&folder.path().join("spikes.npz"));
+        let (mut thresholds, mut edges, mut cores) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+        let mut group = String::new();
+        for line in yaml.lines().map(str::trim) {
+            if let Some(name) = line.strip_prefix("- name: ") {
+                group = name.into();
+            } else if line.contains("[threshold: ") {
+                thresholds
+                    .entry(group.clone())
+                    .or_insert_with(Vec::new)
+                    .push(listed(&line.replace("threshold: ", ""))[0]);
+            } else if let Some((ends, _)) = line.strip_prefix("- ").and_then(|line| line.split_once(": [type: dense")) {
+                let (from, to) = ends.split_once(" -> ").unwrap();
+                edges.push((from.to_string(), to.to_string(), listed(line)));
+            } else if let Some((neuron, place)) = line.strip_prefix("- ").and_then(|l| l.split_once(": [core: ")) {
+                let core = place.split(',').next().unwrap();
+                *cores.entry(core.to_string()).or_insert(0) += 1;
+                assert!(neuron.contains('.'), "{neuron}");
+            }
+        }
+        assert!(cores.values().all(|count| *count <= 1024) && cores.len() <= 128, "{cores:?}");
+        assert!(cores.len() == manifest.cores && cores.values().sum::<usize>() >= manifest.neurons);
+        let (mut compared, mut wrong, mut spikes) = (0, 0, 0);
+        for layer in manifest.groups.iter().filter(|group| group.depth.is_some()) {
+            let theta = &thresholds[&layer.name];
+            let own =
+                |name: &str| edges.iter().filter(|edge| edge.1 == layer.name).find(|edge| edge.0.starts_with(name));
+            let (bias, start) = (&own("one").unwrap().2, &own("start").unwrap().2);
+            let reads: Vec<_> = edges
+                .iter()
+                .filter(|edge| edge.1 == layer.name && !edge.0.starts_with("one") && !edge.0.starts_with("start"))
+                .collect();
+            let (sizes, want) = &trace[&layer.name];
+            let [tokens, timesteps, width] = sizes[..] else { panic!("{sizes:?}") };
+            for token in 0..tokens {
+                let mut v = start.clone();
+                for t in 0..timesteps {
+                    let at = token * timesteps + t;
+                    v.iter_mut().zip(bias).for_each(|(v, bias)| *v += bias);
+                    for (from, _, weights) in &reads {
+                        let (sizes, spikes) = &trace[from];
+                        let row = &spikes[at * sizes[2]..][..sizes[2]];
+                        for (_, weights) in
+                            row.iter().zip(weights.chunks_exact(width)).filter(|(spike, _)| **spike != 0)
+                        {
+                            v.iter_mut().zip(weights).for_each(|(v, weight)| *v += weight);
+                        }
+                    }
+                    for (i, v) in v.iter_mut().enumerate() {
+                        assert!(v.abs() < 33_554_432.0, "what the simulator holds");
+                        let fires = *v > theta[i];
+                        if fires {
+                            *v = if membrane == "if" { *v - theta[i] } else { 0.015625 };
+                        }
+                        compared += 1;
+                        spikes += usize::from(fires);
+                        wrong += usize::from(fires != (want[at * width + i] != 0));
+                    }
+                }
+            }
+        }
+        assert!(compared > 10_000 && spikes > 500, "{compared} {spikes}");
+        assert!(wrong * 10_000 <= compared, "{membrane}: {wrong} of {compared}");
+    }
 }

@@ -7,6 +7,7 @@ use snnc::evaluate::Cut;
 use snnc::export::nir::dialect::{Dialect, Fidelity};
 use snnc::export::nir::manifest::NirManifest;
 use snnc::export::nir::{self, NirOptions};
+use snnc::export::sana_fe::{self, Placement, SanaFeOptions};
 use snnc::export::{onnx, record};
 use snnc::file_use::FileUse;
 use snnc::front::OnnxOptions;
@@ -24,8 +25,20 @@ enum ExportFormat {
     Onnx,
     /// NIR, a folder: chains of synapses and time-stepped neurons, each rated faithful, approximate or unsupported
     Nir,
+    /// SANA-FE, a folder: time-stepped neurons with integer thresholds, and their places on its model of Loihi
+    #[value(name = "sana-fe")]
+    SanaFe,
     /// NumPy: spikes, levels and potentials of a run
     Npz,
+}
+
+/// How groups of neurons come to cores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PlacementName {
+    /// Every group begins a core
+    Layers,
+    /// Groups that read the same spikes share cores: fewer messages
+    Packed,
 }
 
 /// Write a program in the format of another tool
@@ -33,6 +46,7 @@ enum ExportFormat {
 #[command(after_help = "Examples:
   snnc export model.snn --to onnx -o spiking.onnx
   snnc export model.snn --to nir --dialect norse -o islands
+  snnc export model.snn --to sana-fe --text test.txt -o chip
   snnc export model.snn --to npz --text test.txt -o run.npz")]
 pub struct ExportCommand {
     /// The .snn file
@@ -46,7 +60,10 @@ pub struct ExportCommand {
     /// Whose understanding of NIR to write for: nir, snntorch, norse, sinabs or spikingjelly
     #[arg(long, value_name = "DIALECT", default_value = "nir", value_parser = dialect, help_heading = "NIR")]
     dialect: Dialect,
-    /// Text, or .npy file of token ids, to run. --to npz needs one; --to nir then writes the islands' spikes as well
+    /// How groups of neurons come to cores
+    #[arg(long, value_name = "HOW", default_value = "layers", help_heading = "SANA-FE")]
+    placement: PlacementName,
+    /// Text, or .npy file of token ids, to run. --to npz needs one; --to nir and --to sana-fe then write spikes as well
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     text: Option<PathBuf>,
     /// Tokens to run from the start of the text
@@ -65,7 +82,9 @@ impl ExportCommand {
         let used = FileUse::default().reads_models("the model", [&self.model]).reads("--text", &self.text);
         match self.to {
             ExportFormat::Onnx | ExportFormat::Npz => used.writes("-o", [&self.output]),
-            ExportFormat::Nir => used.writes_in_folder("-o", [self.output.join("manifest.json")]),
+            ExportFormat::Nir | ExportFormat::SanaFe => {
+                used.writes_in_folder("-o", [self.output.join("manifest.json")])
+            }
         }
     }
 
@@ -88,6 +107,26 @@ impl ExportCommand {
                 let ids = self.ids(&loaded)?;
                 let options = NirOptions { dialect: self.dialect, folder: &self.output, trace: ids.as_deref() };
                 self.summarise(&nir::export(graph, &options)?);
+            }
+            ExportFormat::SanaFe => {
+                let ids = self.ids(&loaded)?;
+                let placement =
+                    if self.placement == PlacementName::Packed { Placement::Packed } else { Placement::Layers };
+                let options = SanaFeOptions { placement, folder: &self.output, trace: ids.as_deref() };
+                let made = sana_fe::export(graph, &options)?;
+                let messages =
+                    made.messages_per_token.map_or(String::new(), |count| format!(", {count:.0} messages per token"));
+                status(&format!(
+                    "{}: {} neurons and {} synapses on {} of {} cores{messages}",
+                    self.output.display(),
+                    made.neurons,
+                    made.synapses,
+                    made.cores,
+                    made.cores_of_chip
+                ));
+                status(&format!("all neurons of the program would take {} cores", made.cores_of_network));
+                let rounding = made.groups.iter().filter_map(|group| group.rounding).fold(0.0, f64::max);
+                status(&format!("approximate: {}: {rounding:.1e}", made.reason));
             }
             ExportFormat::Npz => {
                 let ids = self.ids(&loaded)?.ok_or_else(|| {

@@ -7,6 +7,7 @@ use crate::check::CheckJson;
 use crate::energy::json::EnergyJson;
 use crate::eval_report::{EvalJson, EvalsJson};
 use crate::export::nir::manifest::NirManifest;
+use crate::export::sana_fe_manifest::SanaFeManifest;
 use crate::generate::PromptJson;
 use crate::report::Report;
 use crate::run_record::RunRecord;
@@ -50,6 +51,7 @@ documented! {
     NirManifest => "nir",
     PromptJson => "prompt",
     Report => "report",
+    SanaFeManifest => "sana-fe",
     TrainEvent => "train",
     TuneJson => "tune",
 }

@@ -1,6 +1,10 @@
-"""A small spiking network on the Loihi model of SANA-FE: spikes, energy and time. sana_fe.py [--sizes 64,128,32] [--tokens 4] [--timesteps 15]
+"""Spiking networks on the Loihi model of SANA-FE: spikes, energy and time. sana_fe.py FOLDER ..., or sana_fe.py [--sizes 64,128,32] [--tokens 4]
+[--timesteps 15]
 
-It writes the network as `snnc export --to sana-fe` does, and runs it with SANA-FE, a simulator of neuromorphic chips. Every spike is compared with a
+A folder is what `snnc export MODEL.snn --to sana-fe --text FILE -o FOLDER` wrote. Its network runs on its spikes, and the spikes of every group are
+compared with the program's. Thresholds are rounded to integers, so a few may differ; the exit status is 1 if more than one in 10,000 does.
+
+Without a folder it writes a network of random numbers as `snnc export --to sana-fe` does, and runs it with SANA-FE, a simulator of neuromorphic chips. Every spike is compared with a
 simulation of the same neurons by numpy. The exit status is 1 if one differs, or if a layer is silent.
 
 SANA-FE's neuron computes in multiples of 1/64, so the network is of integers. For weights W, a gain and an offset of each neuron:
@@ -96,12 +100,69 @@ def run(chip, layers, x):
     return [spikes[k + 2 : k + 2 + timesteps] for k, spikes in enumerate(every)], result
 
 
+def folder_runs(folder):
+    """Runs an export. Prints what a token takes; gives spikes that were compared and that differ."""
+    import json
+
+    import sanafe
+
+    folder = Path(folder)
+    manifest, trace = json.loads((folder / "manifest.json").read_text()), np.load(folder / "spikes.npz")
+    timesteps, steps = manifest["timesteps"], manifest["steps"]
+    began = time.monotonic()
+    arch = sanafe.load_loihi()
+    chip = sanafe.SpikingChip(arch)
+    chip.load(sanafe.load_net(folder / "network.yaml", arch))
+    loaded = time.monotonic() - began
+    inputs = [g["name"] for g in manifest["groups"] if g["depth"] is None]
+    layers = {g["name"]: g for g in manifest["groups"] if g["depth"] is not None}
+    tokens = len(trace[inputs[0]])
+    compared = differ = fired = 0
+    energy = seconds = packets = 0.0
+    groups = chip.mapped_neuron_groups
+
+    def say(name, i, spikes):
+        groups[name][i].set_attributes(model_attributes={"spikes": [int(s) for s in spikes]})
+
+    for token in range(tokens):
+        chip.reset()
+        for name in inputs:
+            for i in range(trace[name].shape[-1]):
+                say(name, i, [0, *trace[name][token, :, i]])
+        for depth in range(max(g["depth"] for g in layers.values()) + 1):
+            say(f"start{depth}", 0, [0] * depth + [1])
+            say(f"one{depth}", 0, [0] * (depth + 1) + [1] * timesteps)
+        result = chip.sim(steps, timing_model="detailed", spike_trace=True)
+        got = {name: np.zeros((steps, g["neurons"]), bool) for name, g in layers.items()}
+        for t, some in enumerate(result["spike_trace"]):
+            for neuron in some:
+                if neuron.group_name in got:
+                    got[neuron.group_name][t, neuron.neuron_offset] = True
+        for name, g in layers.items():
+            want = trace[name][token] != 0
+            ours = got[name][g["depth"] + 2 : g["depth"] + 2 + timesteps]
+            compared, differ, fired = compared + want.size, differ + int((want != ours).sum()), fired + int(want.sum())
+        energy, seconds, packets = energy + result["energy"]["total"], seconds + result["sim_time"], packets + result["packets_sent"]
+    print(
+        f"{folder}: {manifest['placement']}, {manifest['cores']} cores, loaded in {loaded:.1f} s; {compared:,} neuron-steps, {fired:,} spikes, "
+        f"{differ} differ; a token takes {energy / tokens:.3g} J, {seconds / tokens:.3g} s of the chip, {packets / tokens:.0f} packets"
+    )
+    return compared, differ, fired
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folders", nargs="*", help="what `snnc export --to sana-fe` wrote, with spikes")
     parser.add_argument("--sizes", default="64,128,32", help="channels of the input and of each layer")
     parser.add_argument("--tokens", type=int, default=4)
     parser.add_argument("--timesteps", type=int, default=15)
     args = parser.parse_args()
+    if args.folders:
+        rows = [folder_runs(folder) for folder in args.folders]
+        wrong = [folder for folder, (compared, differ, fired) in zip(args.folders, rows) if not fired or differ * 10_000 > compared]
+        for folder in wrong:
+            print(f"sana_fe.py: {folder}: spikes differ, or there are none", file=sys.stderr)
+        return 1 if wrong else 0
     import sanafe
 
     sizes, timesteps, rng = [int(n) for n in args.sizes.split(",")], args.timesteps, np.random.default_rng(1)
