@@ -56,6 +56,7 @@ struct SharedModel {
     tokens: OnceLock<Result<Option<Arc<Tokens>>, Diagnostics>>,
     made: Mutex<MadePrograms>,
     process: AtomicU32,
+    parameters: u64,
 }
 
 impl SharedModel {
@@ -189,7 +190,7 @@ impl Core {
         job: impl FnOnce(&SharedModel, &dyn Progress) -> Result<T, Diagnostics> + Send + 'static,
     ) -> PyResult<T> {
         let kept = Arc::clone(&self.kept);
-        let products = (tokens as u64).saturating_mul(kept.loaded.source.graph.parameters() as u64);
+        let products = (tokens as u64).saturating_mul(kept.parameters);
         let is_ready = py.detach(|| kept.made().map(|made| made.program.is_some()));
         let is_ready = is_ready.map_err(|diagnostics| exception(py, &diagnostics))?;
         if products < QUICK && is_ready && progress.is_none() {
@@ -223,7 +224,8 @@ pub fn load(py: Python<'_>, path: PathBuf, given: Given, progress: Told, quiet: 
         let lints = if quiet || loaded.source.is_dense() { Vec::new() } else { loaded.lints() };
         loaded.warnings.iter().chain(&lints).for_each(|warning| watch.warn(warning));
         let (tokens, made, process) = (OnceLock::new(), Mutex::default(), AtomicU32::new(std::process::id()));
-        let kept = SharedModel { loaded, start, engine, context, tokens, made, process };
+        let parameters = loaded.source.graph.parameters() as u64;
+        let kept = SharedModel { loaded, start, engine, context, tokens, made, process, parameters };
         // A context beyond the network's is told now, not at the first call.
         if context.is_some() {
             kept.program()?;

@@ -301,8 +301,12 @@ class Model:
         if ids.ndim > 2:
             message = f"has {ids.ndim} dimensions; [tokens] or [texts, tokens] is expected"
             raise OptionError(message, code="E0701", place="ids")
-        with telling(progress) as told:
-            logits = self._core.logits(ids.reshape(1, -1) if ids.ndim == 0 else ids, last, told)
+        rows = ids.reshape(1, -1) if ids.ndim == 0 else ids
+        if progress is None:
+            logits = self._core.logits(rows, last, None)
+        else:
+            with telling(progress) as told:
+                logits = self._core.logits(rows, last, told)
         return logits if ids.ndim == 2 else logits[0]
 
     def spikes(

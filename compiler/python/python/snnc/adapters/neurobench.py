@@ -92,7 +92,7 @@ class _PerToken(AccumulatedMetric):
 
     def reset(self) -> None:
         """Forgets all batches."""
-        self._sum: Any = None
+        self._means: Any = None
         self._tokens = 0
 
     def __call__(self, model: SnncModel, preds: Any, data: Any) -> Any:
@@ -102,17 +102,17 @@ class _PerToken(AccumulatedMetric):
         found = model.model.energy(tokens=ids, context=ids.shape[-1], windows=len(ids))
         value, tokens = found["neurobench"][self.key], found["tokens"]
         fields = value if isinstance(value, dict) else {"": value}
-        sums = self._sum or dict.fromkeys(fields, 0.0)
-        self._sum = {name: sums[name] + tokens * one for name, one in fields.items()}
         self._tokens += tokens
+        share = tokens / self._tokens
+        means = self._means or dict.fromkeys(fields, 0.0)
+        self._means = {name: means[name] + share * (one - means[name]) for name, one in fields.items()}
         return self.compute()
 
     def compute(self) -> Any:
         """The metric so far."""
-        if self._sum is None:
+        if self._means is None:
             return 0.0
-        means = {name: one / self._tokens for name, one in self._sum.items()}
-        return means if "" not in means else means[""]
+        return dict(self._means) if "" not in self._means else self._means[""]
 
 
 class ActivationSparsity(_PerToken):
