@@ -29,7 +29,7 @@ use snnc_passes::collapse;
 use snnc_runtime::{Options, Program, Rows, SampleOptions, Session};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Instant;
 
 /// Products of a weight and a token that take less than a few looks for Ctrl-C: such work stays on the caller's thread.
@@ -44,6 +44,8 @@ struct MadePrograms {
     program: Option<Arc<Program>>,
     watched: Option<(Vec<String>, bool, Arc<WatchedProgram>)>,
     sessions: Vec<Session>,
+    /// Here, and not in a lock of its own, so that a fork never waits for a thread that was making it.
+    tokens: Option<Result<Option<Arc<Tokens>>, Diagnostics>>,
 }
 
 /// A model with what is made of it when it is first needed.
@@ -53,7 +55,6 @@ struct SharedModel {
     start: StartChoice,
     engine: EngineOptions,
     context: Option<u32>,
-    tokens: OnceLock<Result<Option<Arc<Tokens>>, Diagnostics>>,
     made: Mutex<MadePrograms>,
     process: AtomicU32,
     parameters: u64,
@@ -133,8 +134,9 @@ impl SharedModel {
     }
 
     fn tokens_if_any(&self) -> Result<Option<Arc<Tokens>>, Diagnostics> {
-        let made = self.tokens.get_or_init(|| Ok(self.loaded.tokens_if_any(&self.start)?.map(Arc::new)));
-        made.clone()
+        let mut made = self.made()?;
+        let make = || -> Result<_, Diagnostics> { Ok(self.loaded.tokens_if_any(&self.start)?.map(Arc::new)) };
+        made.tokens.get_or_insert_with(make).clone()
     }
 
     fn tokens(&self) -> Result<Arc<Tokens>, Diagnostics> {
@@ -223,9 +225,9 @@ pub fn load(py: Python<'_>, path: PathBuf, given: Given, progress: Told, quiet: 
         let loaded = Loaded::read(&path, &onnx)?;
         let lints = if quiet || loaded.source.is_dense() { Vec::new() } else { loaded.lints() };
         loaded.warnings.iter().chain(&lints).for_each(|warning| watch.warn(warning));
-        let (tokens, made, process) = (OnceLock::new(), Mutex::default(), AtomicU32::new(std::process::id()));
+        let (made, process) = (Mutex::default(), AtomicU32::new(std::process::id()));
         let parameters = loaded.source.graph.parameters() as u64;
-        let kept = SharedModel { loaded, start, engine, context, tokens, made, process, parameters };
+        let kept = SharedModel { loaded, start, engine, context, made, process, parameters };
         // A context beyond the network's is told now, not at the first call.
         if context.is_some() {
             kept.program()?;
