@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 pub const LOOK: Duration = Duration::from_millis(50);
 
 /// How long work that was asked to stop is waited for. What takes longer ends by itself, and its result is dropped.
-const LEAVE: Duration = Duration::from_millis(300);
+const LEAVE: Duration = Duration::from_millis(200);
 
 /// Frames of Python from a function of the extension module to the caller of the package, whose line a warning names.
 const CALLER: i32 = 3;

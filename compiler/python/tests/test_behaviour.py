@@ -162,6 +162,13 @@ def interrupted(code: str, after: float = 0.6) -> tuple[float, str]:
     return time.monotonic() - began, rest
 
 
+def of_nothing() -> float:
+    """Seconds that a program takes which does nothing: some hundredths, and more where others take the processors."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+    return time.monotonic() - began
+
+
 INTERRUPTED = {
     "compile": f"snnc.compile({str(GELU)!r}, {{out!r}}, calibration_tokens=1000000)",
     "eval": f"snnc.eval({{program!r}}, text={{text!r}}, threads=1)",
@@ -186,7 +193,7 @@ def test_ctrl_c_ends_long_work(what, program, tmp_path):
             print("KeyboardInterrupt")
     """
     seconds, printed = interrupted(code)
-    assert printed == "KeyboardInterrupt\n" and seconds < 1
+    assert printed == "KeyboardInterrupt\n" and seconds < max(1, 30 * of_nothing())
     assert not (tmp_path / "out.snn").exists()
 
 
