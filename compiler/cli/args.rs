@@ -1,14 +1,11 @@
 //! Options that several subcommands have, and how they are read.
 
 use clap::Args;
-use snnc::energy::PriceList;
 use snnc::file_use::FileUse;
 use snnc::front::{InputBindings, OnnxOptions};
-use snnc::id_file::{IdFile, is_npy};
 use snnc::kernel_costs;
 use snnc::model::{EngineOptions, threads_or_all};
-use snnc::parallel::THREADS_MAX;
-use snnc::proof;
+use snnc::option_values::{import_tolerance, threads};
 use snnc::tokens::start::StartChoice;
 use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
@@ -109,11 +106,6 @@ pub struct OnnxArgs {
     architecture: Option<PathBuf>,
 }
 
-fn import_tolerance(text: &str) -> Result<f32, String> {
-    let share = text.parse::<f32>().ok().and_then(|share| proof::tolerance(share).ok());
-    share.ok_or_else(|| "a number above 0 and at most 1 was expected".to_string())
-}
-
 impl OnnxArgs {
     /// With the file that these options name.
     pub fn files(&self, used: FileUse) -> FileUse {
@@ -144,64 +136,6 @@ pub struct StartArgs {
     pub start: StartChoice,
 }
 
-/// The text or the token ids that a user named.
-///
-/// # Errors
-/// What is named with --tokens is no file of ids.
-pub fn text_or_ids(text: &Option<PathBuf>, tokens: &Option<PathBuf>) -> Result<Option<PathBuf>, Diagnostics> {
-    match tokens {
-        Some(path) if !is_npy(path) => Err(IdFile::open(path).map(drop).err().into_iter().collect()),
-        Some(path) => Ok(Some(path.clone())),
-        None => Ok(text.clone()),
-    }
-}
-
 /// Most sequences that share a pass. Beyond a few dozen, more texts at a time make nothing faster, and each has keys and values
 /// of its own.
 pub const BATCH_MAX: i64 = 256;
-
-/// A number of threads.
-pub fn threads(text: &str) -> Result<usize, String> {
-    let number = text.parse::<usize>().ok().filter(|number| (1..=THREADS_MAX).contains(number));
-    number.ok_or_else(|| format!("threads are a whole number from 1 to {THREADS_MAX}"))
-}
-
-/// Calibration tokens: some hundred times as many as levels need.
-pub fn calibration_tokens(text: &str) -> Result<usize, String> {
-    let number = text.parse::<usize>().ok().filter(|number| (1..=CALIBRATION_TOKENS_MAX).contains(number));
-    number.ok_or_else(|| format!("tokens are a whole number from 1 to {CALIBRATION_TOKENS_MAX}"))
-}
-
-/// Most calibration tokens.
-const CALIBRATION_TOKENS_MAX: usize = 1 << 24;
-
-/// A number, or a percentage.
-pub fn share(text: &str) -> Result<f64, String> {
-    let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 0.01));
-    let share = number.trim().parse::<f64>().ok().filter(|share| share.is_finite()).map(|share| share * unit);
-    match share {
-        // Whoever writes 98 means 98 %.
-        Some(share) if share < 1.0 || unit != 1.0 => Ok(share),
-        Some(_) => Err(format!("`{text}` is all or more: write {text}% if it is percent")),
-        None => Err(format!("`{text}` is no share: write 1% or 0.01")),
-    }
-}
-
-/// The price lists of these names or files, or all that are built in.
-pub fn price_lists(named: &[String]) -> Result<Vec<PriceList>, Diagnostics> {
-    if named.is_empty() {
-        return Ok(PriceList::built_in());
-    }
-    let (mut lists, mut diagnostics) = (Vec::new(), Diagnostics::new());
-    for name in named {
-        match PriceList::named(name) {
-            Ok(list) if lists.iter().any(|other: &PriceList| other.name == list.name) => {
-                let message = format!("is called `{}` as another list is; give it a name of its own", list.name);
-                diagnostics.push(Diagnostic::new(name, message).code(ErrorCode::OPTION));
-            }
-            Ok(list) => lists.push(list),
-            Err(more) => diagnostics.extend(more),
-        }
-    }
-    if diagnostics.is_empty() { Ok(lists) } else { Err(diagnostics) }
-}

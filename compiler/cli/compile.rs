@@ -1,6 +1,6 @@
 //! `snnc compile`: ONNX in, `.snn` out.
 
-use crate::args::{OnnxArgs, StartArgs, calibration_tokens, threads};
+use crate::args::{OnnxArgs, StartArgs};
 use crate::bar::Bar;
 use crate::output::{emit, status, warn};
 use crate::quant_args::QuantArgs;
@@ -12,6 +12,7 @@ use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::front::OnnxOptions;
 use snnc::model::threads_or_all;
+use snnc::option_values::{calibration_tokens, threads};
 use snnc::recipe::CompileRecipe;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Graph, text};

@@ -1,6 +1,6 @@
 //! `snnc energy`: what a network costs on text, dense beside spiking, by several price lists.
 
-use crate::args::{OnnxArgs, StartArgs, WhichEngine, price_lists, text_or_ids, threads};
+use crate::args::{OnnxArgs, StartArgs, WhichEngine};
 use crate::bar::Bar;
 use crate::energy_table::Costs;
 use crate::format::{self, FormatArgs};
@@ -8,7 +8,7 @@ use clap::Args;
 use snnc::energy::run::{EnergyOptions, energy};
 use snnc::file_use::FileUse;
 use snnc::model::threads_or_all;
-use snnc_ir::Code;
+use snnc::option_values::{ENERGY_BATCH_MAX, firing_rate, price_lists, text_or_ids, threads};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::verify::CONTEXT_MAX;
 use snnc_passes::cost::Rate;
@@ -43,7 +43,7 @@ pub struct EnergyCommand {
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Text")]
     windows: u32,
     /// Sequences that share a pass over the weights
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=ENERGY_BATCH_MAX), help_heading = "Text")]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(ENERGY_BATCH_MAX)), help_heading = "Text")]
     batch: u32,
     /// A built-in price list, or a TOML file with one; repeatable. [default: all built-in lists]
     ///
@@ -89,24 +89,4 @@ impl EnergyCommand {
         let estimate = energy(&options, &Bar::default())?;
         format::print(&Costs { estimate, full: self.full }, self.format.format())
     }
-}
-
-/// Sequences that share a pass at most: beyond, reading weights costs nothing per token.
-const ENERGY_BATCH_MAX: i64 = 1 << 16;
-
-fn firing_rate(text: &str) -> Result<Rate, String> {
-    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|number| *number >= 0.0 && number.is_finite());
-    let (spikes, active) = text.split_once(',').map_or((text, None), |(spikes, active)| (spikes, Some(active)));
-    let spikes = number(spikes).ok_or_else(|| format!("`{spikes}` is no number of spikes"))?;
-    let active = match active {
-        None => spikes.min(1.0),
-        Some(text) => number(text).filter(|share| *share <= 1.0).ok_or_else(|| format!("`{text}` is no share of 1"))?,
-    };
-    let most = Code::Unary.max_steps();
-    if spikes > f64::from(most) {
-        return Err(format!(
-            "a neuron fires once per timestep at most, and {most} timesteps are the most that there are"
-        ));
-    }
-    if active > spikes { Err("who fires at all spikes once at least".into()) } else { Ok(Rate { spikes, active }) }
 }

@@ -1,6 +1,6 @@
 //! `snnc eval`: perplexity, nearness to the dense network, where the difference comes from, and what is not as it seems.
 
-use crate::args::{EngineArgs, OnnxArgs, StartArgs, share, text_or_ids, threads};
+use crate::args::{EngineArgs, OnnxArgs, StartArgs};
 use crate::bar::Bar;
 use crate::eval_table::{OneEval, SeveralEvals};
 use crate::format::{self, FormatArgs};
@@ -12,6 +12,7 @@ use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::lints;
 use snnc::model::threads_or_all;
+use snnc::option_values::{share, text_or_ids, threads};
 use snnc::report;
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};

@@ -2,8 +2,8 @@
 
 use clap::{Args, ValueEnum};
 use snnc::quant_options::{
-    AttentionName, Choices, CodeName, QuantSpelling, WeightFormat, attention, codes, first_token, neuron, phases,
-    rotate, rounding, thresholds, timesteps, weights,
+    AttentionName, Choices, CodeName, Preset, QuantSpelling, WeightFormat, attention, codes, first_token, neuron,
+    phases, rotate, rounding, thresholds, timesteps, weights,
 };
 use snnc_ir::Diagnostic;
 use snnc_ir::membrane::Membrane;
@@ -130,12 +130,12 @@ enum PresetName {
 
 impl PresetName {
     fn timesteps(self) -> Choices<u16> {
-        let steps = match self {
-            PresetName::Accurate => 8,
-            PresetName::Default => 7,
-            PresetName::Frugal => 5,
+        let preset = match self {
+            PresetName::Accurate => Preset::Accurate,
+            PresetName::Default => Preset::Default,
+            PresetName::Frugal => Preset::Frugal,
         };
-        Choices { all: Some(steps), overrides: Vec::new() }
+        preset.timesteps()
     }
 }
 

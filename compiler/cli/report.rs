@@ -1,6 +1,6 @@
 //! `snnc report`: a run to look at, as a page. Its options are those of `inspect` as well.
 
-use crate::args::{OnnxArgs, StartArgs, WhichEngine, price_lists, text_or_ids, threads};
+use crate::args::{OnnxArgs, StartArgs, WhichEngine};
 use crate::bar::Bar;
 use crate::output::{status, warn};
 use clap::Args;
@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::model::threads_or_all;
+use snnc::option_values::{neuron_choice, price_lists, text_or_ids, threads};
 use snnc::report::{self, ReportOptions, TraceChoice, figures, file_name};
 use snnc::tokens::start::StartChoice;
 use snnc_ir::diagnostic::Diagnostics;
@@ -38,7 +39,7 @@ pub struct Shown {
     ledger_tokens: Option<u32>,
     /// The neuron whose membrane is shown, such as h.0.mlp.hidden:12, or h.0.mlp.hidden:12@5 for token 5. [default: one of the
     /// first MLP that fires at about half of its timesteps]
-    #[arg(long, value_name = "SITE[:INDEX][@TOKEN]", value_parser = neuron, help_heading = "More to measure")]
+    #[arg(long, value_name = "SITE[:INDEX][@TOKEN]", value_parser = neuron_choice, help_heading = "More to measure")]
     neuron: Option<TraceChoice>,
     /// A built-in price list, or a TOML file with one; repeatable [default: all built-in lists]
     #[arg(long, value_name = "NAME|FILE.toml", help_heading = "Prices")]
@@ -73,21 +74,6 @@ fn shown_tokens(text: &str) -> Result<ShownTokens, String> {
         Err(_) if text.ends_with(".npy") => Ok(ShownTokens::File(text.into())),
         Err(_) => Err("it is a whole number, or a file that ends in .npy".into()),
     }
-}
-
-/// A site, a neuron of it and a token, of which the last two may be missing.
-fn neuron(text: &str) -> Result<TraceChoice, String> {
-    let index = |text: &str| text.parse::<usize>().map_err(|_| format!("`{text}` is no index: write SITE:INDEX@TOKEN"));
-    let (place, token) = text.rsplit_once('@').map_or((text, None), |(place, token)| (place, Some(token)));
-    let (site, neuron) = place.rsplit_once(':').map_or((place, None), |(site, neuron)| (site, Some(neuron)));
-    if site.is_empty() {
-        return Err("it begins with a site, such as h.0.mlp.hidden".into());
-    }
-    Ok(TraceChoice {
-        site: Some(site.into()),
-        neuron: neuron.map(index).transpose()?,
-        token: token.map(index).transpose()?,
-    })
 }
 
 /// Write a page about a run: network, spikes, levels, energy, errors, predictions and IR

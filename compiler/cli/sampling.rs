@@ -2,6 +2,7 @@
 
 use crate::units::si;
 use clap::Args;
+use snnc::option_values::{self, min_p, repeat_penalty, temperature, top_p};
 use snnc::sliding::OnFull;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, ErrorCode, Graph};
@@ -13,19 +14,19 @@ use snnc_runtime::{SampleOptions, sequence_bytes};
 #[command(next_help_heading = "Sampling")]
 pub struct SampleArgs {
     /// Sampling temperature. 0 takes the likeliest token; higher values are more varied
-    #[arg(long, visible_alias = "temp", default_value_t = 0.0, value_parser = at_least_zero)]
+    #[arg(long, visible_alias = "temp", default_value_t = 0.0, value_parser = temperature)]
     temperature: f32,
     /// Draw only from the K likeliest tokens; 0 draws from all
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
     /// Draw only from the likeliest tokens that together have probability P
-    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = top_p)]
     top_p: f32,
     /// Draw only from tokens at least P times as probable as the likeliest; 0 draws from all
-    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share)]
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = min_p)]
     min_p: f32,
     /// Divide the logits of tokens among the last --repeat-window by X, or multiply those below zero; 1 changes nothing
-    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = penalty)]
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = repeat_penalty)]
     repeat_penalty: f32,
     /// Last tokens that --repeat-penalty looks at, those of the prompt included
     #[arg(long, value_name = "N", default_value_t = REPEAT_WINDOW)]
@@ -81,40 +82,11 @@ impl EndArgs {
 
 /// A number of tokens, or -1.
 pub fn most_tokens(text: &str) -> Result<MostTokens, String> {
-    match text {
-        "-1" => Ok(MostTokens(None)),
-        _ => {
-            text.parse().map(|most| MostTokens(Some(most))).map_err(|_| "it is a whole number from 0 up, or -1".into())
-        }
-    }
+    option_values::most_tokens(text).map(MostTokens)
 }
 
 /// How long the context is, and what a full one takes.
 pub fn context_in_words(graph: &Graph) -> String {
     let bytes = si(sequence_bytes(graph) as f64, "B");
     format!("a context of {} tokens, whose state takes {bytes} when it is full", graph.context)
-}
-
-fn at_least_zero(text: &str) -> Result<f32, String> {
-    number(text).filter(|number| *number >= 0.0).ok_or_else(|| "it is a number from 0 up".into())
-}
-
-fn probability(text: &str) -> Result<f32, String> {
-    number(text)
-        .filter(|number| *number > 0.0 && *number <= 1.0)
-        .ok_or_else(|| "it is a number above 0, at most 1".into())
-}
-
-fn share(text: &str) -> Result<f32, String> {
-    number(text).filter(|number| (0.0..=1.0).contains(number)).ok_or_else(|| "it is a number from 0 to 1".into())
-}
-
-fn penalty(text: &str) -> Result<f32, String> {
-    number(text)
-        .filter(|number| (0.01..=100.0).contains(number))
-        .ok_or_else(|| "it is a number from 0.01 to 100".into())
-}
-
-fn number(text: &str) -> Option<f32> {
-    text.parse().ok().filter(|number: &f32| number.is_finite())
 }

@@ -5,16 +5,14 @@ use crate::output::emit;
 use crate::plan::PlanArgs;
 use clap::Args;
 use similar::TextDiff;
-use snnc::convert::{self, CALIBRATION_WINDOW, ConvertOptions, Sample};
 use snnc::file_use::FileUse;
 use snnc::files::Model;
 use snnc::front;
 use snnc::model::ModelSource;
+use snnc::stages::{StagesShown, shown};
 use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::{Diagnostic, Graph, text};
-use snnc_passes::options::QuantOptions;
-use snnc_passes::{Pass, STANDARD, collapse, front_and_back};
+use snnc_ir::{Diagnostic, text};
 use std::path::PathBuf;
 
 /// Print the IR of a .snn program, or of an ONNX file or a folder up to a pass
@@ -55,25 +53,7 @@ impl ShowCommand {
         if self.plan.asked() {
             return self.planned();
         }
-        let (before, after) = match front::load(&self.model, &self.onnx.options()?)? {
-            Model::Snn(file) => match self.until.as_deref() {
-                None | Some("tie_embedding") => (None, file.graph),
-                Some("collapse") => {
-                    let after = collapse::collapse(&file.graph)?;
-                    (Some(file.graph), after)
-                }
-                Some(other) => {
-                    return Err(self.unknown(
-                        other,
-                        "a compiled program has been through all passes up to tie_embedding; collapse may follow",
-                    ));
-                }
-            },
-            Model::Dense(dense) => {
-                let rounded = dense.rounds_activations();
-                self.dense(dense.into_graph(), rounded)?
-            }
-        };
+        let StagesShown { before, after } = shown(&self.model, &self.onnx.options()?, self.until.as_deref())?;
         match (self.diff, before) {
             (false, _) => emit(&text::print(&after)),
             (true, Some(before)) => emit(&diff(&text::print(&before), &text::print(&after))),
@@ -98,41 +78,6 @@ impl ShowCommand {
         };
         let program = source.program(&ThreadArgs::default().of(engine.options()?))?;
         self.plan.show(&program, None, &mut emit)
-    }
-
-    fn unknown(&self, name: &str, known: &str) -> Diagnostics {
-        Diagnostics::from(
-            Diagnostic::new("--until", format!("there is no pass `{name}` here")).code(ErrorCode::OPTION).note(known),
-        )
-    }
-
-    /// The graphs before and after the last pass that was asked for. Ranges, where a pass needs them, are those of seeded
-    /// ids: the shape of the program does not depend on them.
-    fn dense(&self, imported: Graph, rounded: bool) -> Result<(Option<Graph>, Graph), Diagnostics> {
-        let until = self.until.as_deref().unwrap_or("simplify");
-        if until == "imported" {
-            return Ok((None, imported));
-        }
-        if !STANDARD.iter().any(|pass| pass.name == until) {
-            let known: Vec<&str> = STANDARD.iter().map(|pass| pass.name).collect();
-            return Err(self.unknown(until, &format!("there are imported, {}", known.join(", "))));
-        }
-        let mut seen = None;
-        let mut watch = |pass: &Pass, before: &Graph, after: &Graph| {
-            if pass.name == until {
-                seen = Some((before.clone(), after.clone()));
-            }
-        };
-        let (front, _) = front_and_back();
-        if front.iter().any(|pass| pass.name == until) {
-            convert::dense(imported, rounded, &mut watch)?;
-        } else {
-            let recipe =
-                ConvertOptions { quant: QuantOptions::default(), calibration_tokens: CALIBRATION_WINDOW, threads: 1 };
-            convert::convert(imported, rounded, &Sample::SeededIds, &recipe, &mut watch)?;
-        }
-        let (before, after) = seen.ok_or_else(|| self.unknown(until, "it was not reached"))?;
-        Ok((Some(before), after))
     }
 }
 

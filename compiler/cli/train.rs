@@ -1,6 +1,6 @@
 //! `snnc train`: a compiled program learns from the dense network it came from.
 
-use crate::args::{OnnxArgs, StartArgs, share, text_or_ids, threads};
+use crate::args::{OnnxArgs, StartArgs};
 use crate::bar::{Bar, listen};
 use crate::output::{emit_json_line, status};
 use clap::error::ErrorKind;
@@ -8,6 +8,9 @@ use clap::{Args, ValueEnum};
 use snnc::file_use::FileUse;
 use snnc::front::OnnxOptions;
 use snnc::model::threads_or_all;
+use snnc::option_values::{
+    STEPS_MAX, TRAIN_BATCH_MAX, decay, hybrid_budget, minutes, norm, parameters, rate, surrogate, text_or_ids, threads,
+};
 use snnc::train::events::TrainEvent;
 use snnc::train::run::MINUTES;
 use snnc::train::{Outcome, TrainLength, TrainOptions, train};
@@ -73,7 +76,7 @@ pub struct TrainCommand {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=STEPS_MAX), help_heading = "Optimiser")]
     steps: Option<u64>,
     /// Windows of text per step
-    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=65536), help_heading = "Optimiser")]
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=i64::from(TRAIN_BATCH_MAX)), help_heading = "Optimiser")]
     batch: u32,
     /// Tokens per window [default: the context's length, at most 1024]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..), help_heading = "Text")]
@@ -119,62 +122,6 @@ enum LossName {
     Kl,
     Ce,
     Transfer,
-}
-
-fn parameters(text: &str) -> Result<Parameters, String> {
-    Ok(match text.split_once(':') {
-        None if text == "ssa" => Parameters::Ssa,
-        None if text == "thresholds" => Parameters::Thresholds,
-        None if text == "all" => Parameters::All,
-        Some(("lora", rank)) => {
-            let rank = rank.parse::<u32>().ok().filter(|rank| (1..=4096).contains(rank));
-            Parameters::Lora(rank.ok_or("a rank of 1 to 4096 was expected, such as lora:8")?)
-        }
-        _ => return Err(format!("there is no `{text}` to train; there are ssa, thresholds, lora:RANK, all")),
-    })
-}
-
-fn surrogate(text: &str) -> Result<Surrogate, String> {
-    let names = || Surrogate::ALL.map(Surrogate::name).join(", ");
-    Surrogate::from_name(text).ok_or_else(|| format!("there is no surrogate `{text}`; there are {}", names()))
-}
-
-fn hybrid_budget(text: &str) -> Result<f64, String> {
-    let rise = text.strip_prefix("perplexity+").ok_or("a budget is written perplexity+2%")?;
-    share(rise).and_then(|rise| if rise > 0.0 { Ok(rise) } else { Err("a budget is more than 0".into()) })
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    let number = text.parse::<f64>().ok().filter(|x| x.is_finite() && *x > 0.0);
-    number.ok_or_else(|| format!("`{text}` is no number above 0"))
-}
-
-/// Most steps: months on any network.
-const STEPS_MAX: u64 = 1_000_000_000;
-
-/// Most minutes: a year.
-const MINUTES_MAX: f64 = 525_600.0;
-
-fn minutes(text: &str) -> Result<f64, String> {
-    let number = positive(text)?;
-    if number <= MINUTES_MAX { Ok(number) } else { Err(format!("a run takes {MINUTES_MAX} minutes, a year, at most")) }
-}
-
-/// A step of AdamW moves a number by about the rate, in units of the network's own weights.
-fn rate(text: &str) -> Result<f32, String> {
-    let number = positive(text)? as f32;
-    if number > 0.0 && number <= 1.0 { Ok(number) } else { Err(format!("`{text}` is no number above 0, at most 1")) }
-}
-
-fn norm(text: &str) -> Result<f32, String> {
-    let number = positive(text)? as f32;
-    let fits = number > 0.0 && number.is_finite();
-    if fits { Ok(number) } else { Err(format!("`{text}` is no number above 0 that f32 holds")) }
-}
-
-fn decay(text: &str) -> Result<f32, String> {
-    let number = text.parse::<f32>().ok().filter(|x| (0.0..=1.0).contains(x));
-    number.ok_or_else(|| format!("`{text}` is no number from 0 to 1"))
 }
 
 impl TrainCommand {

@@ -1,6 +1,6 @@
 //! `snnc tune`: timesteps site by site within a budget, and the front of what else could be had.
 
-use crate::args::{OnnxArgs, StartArgs, calibration_tokens, share, text_or_ids, threads};
+use crate::args::{OnnxArgs, StartArgs};
 use crate::bar::Bar;
 use crate::format::{self, Figures, FormatArgs};
 use crate::output::{failed, status};
@@ -8,10 +8,11 @@ use crate::table::Grid;
 use crate::units::{count, percent, si};
 use clap::Args;
 use serde_json::Value as Json;
-use snnc::compile::{CompileOptions, compile};
+use snnc::compile::compile;
 use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::model::threads_or_all;
+use snnc::option_values::{budget, calibration_tokens, goal, text_or_ids, threads};
 use snnc::quant_options::spelled;
 use snnc::recipe::CompileRecipe;
 use snnc::run_record::RunRecord;
@@ -72,22 +73,6 @@ pub struct TuneCommand {
     onnx: OnnxArgs,
 }
 
-fn goal(text: &str) -> Result<Goal, String> {
-    let names = || Goal::ALL.map(Goal::name).join(", ");
-    let found = Goal::ALL.into_iter().find(|goal| goal.name() == text);
-    found.ok_or_else(|| format!("there is no `{text}` to minimise; there are {}", names()))
-}
-
-fn budget(text: &str) -> Result<Budget, String> {
-    let budget = match (text.strip_prefix("perplexity+"), text.strip_prefix("timesteps=")) {
-        (Some(rise), _) => Budget::Perplexity(share(rise)?),
-        (_, Some(steps)) => Budget::Timesteps(steps.parse().map_err(|_| format!("`{steps}` is no number"))?),
-        _ => return Err("a budget is written perplexity+1% or timesteps=4".into()),
-    };
-    let (Budget::Perplexity(limit) | Budget::Timesteps(limit)) = budget;
-    if limit > 0.0 { Ok(budget) } else { Err("a budget is more than 0".into()) }
-}
-
 impl TuneCommand {
     pub fn files(&self) -> FileUse {
         let used = self.onnx.files(FileUse::default()).reads_models("the model", [&self.model]);
@@ -134,16 +119,7 @@ impl TuneCommand {
             status(&format!("{}: a recipe for `snnc compile MODEL --recipe`", path.display()));
         }
         let Some(path) = &self.output else { return Ok(()) };
-        let recipe = CompileOptions {
-            start: options.start.clone(),
-            calibrate: options.calibrate.clone(),
-            calibration_tokens: options.calibration_tokens,
-            quant: point.options.clone(),
-            onnx: options.onnx.clone(),
-            threads: options.threads,
-            ..CompileOptions::new(&options.model)
-        };
-        let compiled = compile(&recipe, &Bar::default(), &mut |_, _| {})?;
+        let compiled = compile(&options.compile(point), &Bar::default(), &mut |_, _| {})?;
         let bytes = compiled.write(path)?;
         status(&format!("{}: {}, {}", path.display(), si(bytes as f64, "B"), compiled.options));
         Ok(())

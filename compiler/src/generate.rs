@@ -47,6 +47,8 @@ impl<'a> Request<'a> {
 pub struct Generated {
     /// The text.
     pub text: String,
+    /// Ids of the new tokens.
+    pub ids: Vec<u32>,
     /// Tokens of the run.
     pub tokens: usize,
     /// Tokens of the prompt.
@@ -61,6 +63,11 @@ pub struct Generated {
 }
 
 impl Generated {
+    /// Why it ended.
+    pub fn stopped(&self) -> Option<Stopped> {
+        self.stopped
+    }
+
     /// Tokens per second behind the first new one.
     pub fn new_per_second(&self) -> f64 {
         if self.seconds > 0.0 { self.tokens.saturating_sub(1) as f64 / self.seconds } else { 0.0 }
@@ -98,8 +105,24 @@ pub fn generate(
     show: &mut dyn FnMut(&str) -> Result<(), Diagnostics>,
 ) -> Result<Generated, Diagnostics> {
     let context = program.graph().context as usize;
-    let output = logits_of(program.graph())?;
     let ids = prompt_ids(tokens, request.prompt, request.prompt_tokens_max(context), "--prompt")?;
+    continue_ids(program, tokens, request, ids, show)
+}
+
+/// Continues ids, whose text is the prompt of `request`, and shows the text as it grows.
+///
+/// # Errors
+/// There are no ids, or more than the context takes; what cannot be run; what `show` refuses.
+pub fn continue_ids(
+    program: &Arc<Program>,
+    tokens: &Tokens,
+    request: &Request<'_>,
+    ids: Vec<u32>,
+    show: &mut dyn FnMut(&str) -> Result<(), Diagnostics>,
+) -> Result<Generated, Diagnostics> {
+    let context = program.graph().context as usize;
+    let output = logits_of(program.graph())?;
+    check_ids(&ids, request.prompt_tokens_max(context))?;
     let prompt_tokens = ids.len();
     let mut session = Session::new(program.clone())?;
     let mut next = ids.clone();
@@ -125,9 +148,53 @@ pub fn generate(
     let prompt_seconds = prompt_seconds.unwrap_or(0.0);
     let seconds = start.elapsed().as_secs_f64() - prompt_seconds;
     writing.show(true, show)?;
+    let ids = writing.written().to_vec();
     let (text, tokens, stopped) = writing.into_parts();
     let products = session.matmul_counts().to_vec();
-    Ok(Generated { products, text, tokens, prompt_tokens, slides, seconds, prompt_seconds, stopped })
+    Ok(Generated { products, text, ids, tokens, prompt_tokens, slides, seconds, prompt_seconds, stopped })
+}
+
+fn check_ids(ids: &[u32], most: usize) -> Result<(), Diagnostic> {
+    let wrong = |what: String| Err(Diagnostic::new("the prompt", what).code(ErrorCode::OPTION));
+    match ids.len() {
+        0 => wrong("has no tokens".into()),
+        length if length > most => wrong(format!("is {length} tokens long, the network's context is {most}")),
+        _ => Ok(()),
+    }
+}
+
+/// Continues ids without a tokenizer: nothing but their number ends them, or the context. `each` is told of every new id.
+///
+/// # Errors
+/// There are no ids, or more than the context takes; what cannot be run; what `each` refuses.
+pub fn generate_ids(
+    program: &Arc<Program>,
+    request: &Request<'_>,
+    ids: &[u32],
+    each: &mut dyn FnMut(u32) -> Result<(), Diagnostics>,
+) -> Result<Vec<u32>, Diagnostics> {
+    let context = program.graph().context as usize;
+    let output = logits_of(program.graph())?;
+    check_ids(ids, request.prompt_tokens_max(context))?;
+    let (mut session, mut sampler) = (Session::new(program.clone())?, Sampler::new(request.options));
+    let (mut all, mut window, mut next) = (ids.to_vec(), ids.to_vec(), ids.to_vec());
+    while request.most.is_none_or(|most| all.len() - ids.len() < most) {
+        if session.past() + next.len() > context {
+            if request.on_full == OnFull::Stop {
+                break;
+            }
+            session.reset();
+            window = slid(&window, 0, context);
+            next.clone_from(&window);
+        }
+        let outputs = session.forward(&next, Rows::Last)?;
+        let id = sampler.next(outputs.f32(&output).unwrap_or(&[]), &all);
+        all.push(id);
+        window.push(id);
+        next = vec![id];
+        each(id)?;
+    }
+    Ok(all.split_off(ids.len()))
 }
 
 /// The ids of a prompt. A prompt that is written with the start token in front does not get it twice.

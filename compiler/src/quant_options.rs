@@ -90,11 +90,41 @@ impl Default for QuantSpelling {
 /// # Errors
 /// An option that is none, or a value that it does not take.
 pub fn parse(text: &str) -> Result<QuantSpelling, Diagnostic> {
-    let mut spelling = QuantSpelling::default();
     let mut words = text.split_whitespace();
+    let mut pairs = Vec::new();
     while let Some(option) = words.next() {
+        let value = words.next();
+        let none = || Diagnostic::new(option, "has no value").code(ErrorCode::OPTION);
+        pairs.push((option, value.ok_or_else(none)?));
+    }
+    of_pairs(pairs)
+}
+
+/// The options of a conversion that this module reads, as a user types them.
+pub const CONVERSION: [&str; 13] = [
+    "--timesteps",
+    "--code",
+    "--neuron",
+    "--dense",
+    "--centre",
+    "--thresholds",
+    "--first-token",
+    "--attention",
+    "--phases",
+    "--weights",
+    "--rounding",
+    "--embedding",
+    "--rotate",
+];
+
+/// The options that are written as pairs of a name and a value; later ones win.
+///
+/// # Errors
+/// As of `parse`.
+pub fn of_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<QuantSpelling, Diagnostic> {
+    let mut spelling = QuantSpelling::default();
+    for (option, value) in pairs {
         let wrong = |message: String| Diagnostic::new(option, message).code(ErrorCode::OPTION);
-        let value = words.next().ok_or_else(|| wrong("has no value".into()))?;
         let one_of = |known: [&str; 2]| match known.iter().position(|name| *name == value) {
             Some(at) => Ok(at == 1),
             None => Err(wrong(format!("`{value}` is neither {} nor {}", known[0], known[1]))),
@@ -119,6 +149,51 @@ pub fn parse(text: &str) -> Result<QuantSpelling, Diagnostic> {
         }
     }
     Ok(spelling)
+}
+
+/// A point of the measured front of fidelity and energy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// Eight timesteps: half the divergence of seven.
+    Accurate,
+    /// Seven timesteps.
+    Default,
+    /// Five timesteps: a third fewer spikes, some percent more perplexity.
+    Frugal,
+}
+
+impl Preset {
+    /// All of them.
+    pub const ALL: [Preset; 3] = [Preset::Accurate, Preset::Default, Preset::Frugal];
+
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Preset::Accurate => "accurate",
+            Preset::Default => "default",
+            Preset::Frugal => "frugal",
+        }
+    }
+
+    /// Its timesteps.
+    pub fn timesteps(self) -> Choices<u16> {
+        let steps = match self {
+            Preset::Accurate => 8,
+            Preset::Default => 7,
+            Preset::Frugal => 5,
+        };
+        Choices { all: Some(steps), overrides: Vec::new() }
+    }
+}
+
+/// A preset.
+///
+/// # Errors
+/// A name that is none.
+pub fn preset(text: &str) -> Result<Preset, String> {
+    let names = || Preset::ALL.map(Preset::name).join(", ");
+    let found = Preset::ALL.into_iter().find(|preset| preset.name() == text);
+    found.ok_or_else(|| format!("there is no preset `{text}`; there are {}", names()))
 }
 
 /// What a program was compiled with, from the options that it keeps, but with attention by time to first spike in all layers.

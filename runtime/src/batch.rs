@@ -227,6 +227,14 @@ impl Batch {
         Ok(())
     }
 
+    /// Takes the rows of the f32 output of that name that the sequence's last call gave, without a copy; they are then gone.
+    pub fn take_f32(&mut self, sequence: usize, name: &str) -> Option<Vec<f32>> {
+        let graph = self.program.graph();
+        let i = graph.outputs.iter().position(|(known, _)| known == name)?;
+        let rows = is_rows_of_f32(graph, graph.outputs[i].1);
+        rows.then(|| std::mem::take(&mut self.outputs[sequence][i].f32))
+    }
+
     fn outputs_of(&self, sequence: usize) -> Outputs<'_> {
         Outputs { graph: self.program.graph(), rows: &self.outputs[sequence] }
     }

@@ -75,6 +75,29 @@ impl Session {
         self.batch.forward(0, tokens, rows)
     }
 
+    /// Takes the rows of the f32 output of that name that the last call gave, without a copy; they are then gone.
+    ///
+    /// ```
+    /// # use snnc_ir::op::{DenseOp, LeafOp, Op};
+    /// # use snnc_ir::{Builder, Stage, Tensor};
+    /// # use std::sync::Arc;
+    /// # let mut b = Builder::new(Stage::Tensor, 8);
+    /// # let table = b.weight("table", Arc::new(Tensor::f32(&[2, 1], vec![0.5, 1.5])));
+    /// # let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "tokens")?;
+    /// # let rows = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "embed")?;
+    /// # let graph = Arc::new(b.finish(vec![("rows".to_string(), rows)]));
+    /// use snnc_runtime::{Options, Program, Rows, Session};
+    ///
+    /// let mut session = Session::new(Arc::new(Program::new(graph, &Options::default())?))?;
+    /// session.forward(&[1, 0], Rows::All)?;
+    /// assert_eq!(session.take_f32("rows"), Some(vec![1.5, 0.5]));
+    /// assert_eq!(session.take_f32("rows"), Some(vec![]));
+    /// # Ok::<(), snnc_ir::Diagnostic>(())
+    /// ```
+    pub fn take_f32(&mut self, name: &str) -> Option<Vec<f32>> {
+        self.batch.take_f32(0, name)
+    }
+
     /// What neurons and attention did so far, by node of the program's graph.
     pub fn events(&self) -> &[Events] {
         self.batch.events()

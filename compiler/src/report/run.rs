@@ -5,6 +5,7 @@ use crate::evaluate::{CHUNK, TextEvaluation, logits_of};
 use crate::lints::name_of;
 use crate::progress::Progress;
 use crate::score::{Intervals, Score, divergence, log_sum_exp, percentile_99, score_rows};
+use crate::spikes::{opened, output_of};
 use crate::tokens::Tokens;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -94,8 +95,7 @@ pub fn gather(
     let numbers: usize = seen.iter().map(LayerRun::numbers).sum();
     let chunk = (NUMBERS / numbers.max(1)).clamp(1, CHUNK);
     // What is to be looked at is named as an output. Nodes keep their numbers.
-    let mut open = graph.clone();
-    open.outputs.extend(seen.iter().map(|seen| (output(seen), seen.value)));
+    let open = opened(graph, seen.iter().map(|seen| seen.value));
     let mut session = Session::new(Arc::new(Program::new(Arc::new(open), &Options { chunk, ..*options })?))?;
     let mut beside = match dense {
         Some(dense) => Some((Session::new(dense.clone())?, logits_of(dense.graph())?)),
@@ -108,7 +108,7 @@ pub fn gather(
         let (now, next) = (&ids[start..end], &ids[start + 1..=end]);
         let outputs = session.forward(now, Rows::All)?;
         for seen in &mut seen {
-            seen.add(outputs.levels(&output(seen)).unwrap_or(&[]));
+            seen.add(outputs.levels(&output_of(seen.value)).unwrap_or(&[]));
         }
         let logits = outputs.f32(&name).unwrap_or(&[]);
         let reference = match &mut beside {
@@ -159,11 +159,6 @@ fn named(seen: Vec<LayerRun>, program: &Graph, graph: &Graph, section: Option<&J
         layers.push(seen.layer(site, block, [neuron, origin], usual));
     }
     layers
-}
-
-/// The output that a neuron layer is seen through. No output of a network has such a name: those come from ONNX.
-fn output(seen: &LayerRun) -> String {
-    format!("neurons %{}", seen.value.0)
 }
 
 /// A token's text; without a tokenizer its id in brackets.

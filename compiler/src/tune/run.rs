@@ -4,6 +4,7 @@ use super::journal::Journal;
 use super::point::{Allocation, Goal, Point};
 use super::search::{Candidate, TIMESTEPS, Tuner};
 use crate::calibrate::{calibrate, calibrate_with_moments, moment_tokens};
+use crate::compile::CompileOptions;
 use crate::convert;
 use crate::evaluate::Cut;
 use crate::front::OnnxOptions;
@@ -74,6 +75,19 @@ impl TuneOptions {
             probe_tokens: None,
             threads: crate::model::threads_or_all(None),
             journal: None,
+        }
+    }
+
+    /// What compiles a point that the run measured.
+    pub fn compile(&self, point: &Point) -> CompileOptions {
+        CompileOptions {
+            start: self.start.clone(),
+            calibrate: self.calibrate.clone(),
+            calibration_tokens: self.calibration_tokens,
+            quant: point.options.clone(),
+            onnx: self.onnx.clone(),
+            threads: self.threads,
+            ..CompileOptions::new(&self.model)
         }
     }
 

@@ -1,0 +1,476 @@
+//! A model in memory: its tokenizer, its program, and sequences that wait for ids.
+//!
+//! Law: after `fork` nothing of the parent's threads is waited for. A program with its threads belongs to the process that made
+//! it; a child makes its own.
+
+use crate::asked::{AskedOptions, Given, wrong};
+use crate::commands::{Told, read};
+use crate::errors::exception;
+use crate::stream::PieceStream;
+use crate::work::work;
+use numpy::{PyArray1, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use serde_json::{Value as Json, json};
+use snnc::convert::vocabulary;
+use snnc::describe::Network;
+use snnc::evaluate::logits_of;
+use snnc::front::OnnxOptions;
+use snnc::generate::{Request, Stopped, continue_ids, generate_ids, prompt_ids};
+use snnc::model::{EngineOptions, Loaded};
+use snnc::option_values::{context, min_p, most_tokens, repeat_penalty, temperature, top_p, whole};
+use snnc::progress::{Progress, Silent};
+use snnc::sliding::OnFull;
+use snnc::spikes::{LayerSpikes, WatchedLayer, WatchedProgram};
+use snnc::tokens::Tokens;
+use snnc::tokens::start::StartChoice;
+use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
+use snnc_ir::{Diagnostic, Stage};
+use snnc_passes::collapse;
+use snnc_runtime::{Options, Program, Rows, SampleOptions, Session};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Instant;
+
+/// Products of a weight and a token that take less than a few looks for Ctrl-C: such work stays on the caller's thread.
+const QUICK: u64 = 1 << 30;
+
+/// Sequences that wait for the next call, at most.
+const IDLE: usize = 4;
+
+/// What was made of a model in one process.
+#[derive(Debug, Default)]
+struct MadePrograms {
+    program: Option<Arc<Program>>,
+    watched: Option<(Vec<String>, bool, Arc<WatchedProgram>)>,
+    sessions: Vec<Session>,
+    /// Here, and not in a lock of its own, so that a fork never waits for a thread that was making it.
+    tokens: Option<Result<Option<Arc<Tokens>>, Diagnostics>>,
+}
+
+/// A model with what is made of it when it is first needed.
+#[derive(Debug)]
+struct SharedModel {
+    loaded: Loaded,
+    start: StartChoice,
+    engine: EngineOptions,
+    context: Option<u32>,
+    made: Mutex<MadePrograms>,
+    process: AtomicU32,
+    parameters: u64,
+}
+
+impl SharedModel {
+    /// What was made in this process.
+    ///
+    /// # Errors
+    /// The process is a fork, and another thread of its parent was at work with the model.
+    fn made(&self) -> Result<MutexGuard<'_, MadePrograms>, Diagnostics> {
+        let process = std::process::id();
+        if self.process.load(Ordering::SeqCst) != process {
+            let mut made = match self.made.try_lock() {
+                Ok(made) => made,
+                Err(TryLockError::Poisoned(made)) => made.into_inner(),
+                Err(TryLockError::WouldBlock) => {
+                    let message = "this model was in use when the process was forked";
+                    let error = Diagnostic::new("", message).code(ErrorCode::RUN);
+                    return Err(error.note("load it again in this process").into());
+                }
+            };
+            // Its threads are not here, and whoever drops it would wait for them.
+            std::mem::forget(std::mem::take(&mut *made));
+            self.process.store(process, Ordering::SeqCst);
+        }
+        Ok(self.made.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn program(&self) -> Result<Arc<Program>, Diagnostics> {
+        let mut made = self.made()?;
+        if let Some(program) = &made.program {
+            return Ok(Arc::clone(program));
+        }
+        let program = self.loaded.source.clone().program_within(&self.engine, self.context)?;
+        made.program = Some(Arc::clone(&program));
+        Ok(program)
+    }
+
+    /// A program whose neurons are watched: of the last selectors it is kept.
+    fn watched(&self, selectors: &[String], stepped: bool) -> Result<Arc<WatchedProgram>, Diagnostics> {
+        let mut made = self.made()?;
+        if let Some((known, how, program)) = &made.watched
+            && known == selectors
+            && *how == stepped
+        {
+            return Ok(Arc::clone(program));
+        }
+        let graph = &self.loaded.source.graph;
+        let collapsed = graph.stage == Stage::Spiking && !stepped && !collapse::depends_on_order(graph);
+        let collapsed = if collapsed { Some(collapse::collapse(graph)?) } else { None };
+        let EngineOptions { engine, threads, pin, kernel_costs, .. } = self.engine;
+        let options = Options { engine, threads, pin, kernel_costs, ..Options::default() };
+        let program = Arc::new(WatchedProgram::new(collapsed.as_ref().unwrap_or(graph), selectors, &options)?);
+        made.watched = Some((selectors.to_vec(), stepped, Arc::clone(&program)));
+        Ok(program)
+    }
+
+    fn session(&self) -> Result<Session, Diagnostics> {
+        let program = self.program()?;
+        let idle = self.made()?.sessions.pop();
+        match idle {
+            Some(mut session) => {
+                session.reset();
+                Ok(session)
+            }
+            None => Ok(Session::new(program)?),
+        }
+    }
+
+    fn give_back(&self, session: Session) {
+        if let Ok(mut made) = self.made()
+            && made.sessions.len() < IDLE
+        {
+            made.sessions.push(session);
+        }
+    }
+
+    fn tokens_if_any(&self) -> Result<Option<Arc<Tokens>>, Diagnostics> {
+        let mut made = self.made()?;
+        let make = || -> Result<_, Diagnostics> { Ok(self.loaded.tokens_if_any(&self.start)?.map(Arc::new)) };
+        made.tokens.get_or_insert_with(make).clone()
+    }
+
+    fn tokens(&self) -> Result<Arc<Tokens>, Diagnostics> {
+        self.tokens_if_any()?.ok_or_else(|| self.loaded.no_tokenizer().into())
+    }
+
+    /// Logits of texts of `length` ids each, one after the other.
+    fn logits(&self, ids: &[u32], length: usize, rows: Rows, watch: &dyn Progress) -> Result<Vec<f32>, Diagnostics> {
+        let mut session = self.session()?;
+        let name = logits_of(self.program()?.graph())?;
+        let mut all = Vec::new();
+        for text in ids.chunks_exact(length.max(1)) {
+            if watch.is_cancelled() {
+                return Err(snnc::progress::cancelled().into());
+            }
+            session.reset();
+            session.forward(text, rows)?;
+            let logits = session.take_f32(&name).unwrap_or_default();
+            if all.is_empty() {
+                all = logits;
+            } else {
+                all.extend_from_slice(&logits);
+            }
+        }
+        self.give_back(session);
+        Ok(all)
+    }
+}
+
+impl Drop for SharedModel {
+    fn drop(&mut self) {
+        if self.process.load(Ordering::SeqCst) != std::process::id() {
+            let made = self.made.get_mut().unwrap_or_else(PoisonError::into_inner);
+            std::mem::forget(std::mem::take(made));
+        }
+    }
+}
+
+/// A model.
+#[derive(Debug)]
+#[pyclass(frozen, module = "snnc._snnc")]
+pub struct Core {
+    kept: Arc<SharedModel>,
+}
+
+impl Core {
+    /// Does what is quick on this thread, and what is not on one of its own.
+    fn run<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        tokens: usize,
+        progress: &Told,
+        job: impl FnOnce(&SharedModel, &dyn Progress) -> Result<T, Diagnostics> + Send + 'static,
+    ) -> PyResult<T> {
+        let kept = Arc::clone(&self.kept);
+        let products = (tokens as u64).saturating_mul(kept.parameters);
+        let is_ready = py.detach(|| kept.made().map(|made| made.program.is_some()));
+        let is_ready = is_ready.map_err(|diagnostics| exception(py, &diagnostics))?;
+        if products < QUICK && is_ready && progress.is_none() {
+            let done = py.detach(|| job(&kept, &Silent)).map_err(|diagnostics| exception(py, &diagnostics));
+            py.check_signals()?;
+            return done;
+        }
+        work(py, progress.as_ref(), move |watch| job(&kept, watch))
+    }
+}
+
+/// Ids of an array, which the caller has made one of u32.
+fn ids_of(ids: &PyReadonlyArrayDyn<'_, u32>) -> Vec<u32> {
+    ids.as_slice().map_or_else(|_| ids.as_array().iter().copied().collect(), <[u32]>::to_vec)
+}
+
+/// A model of a `.snn`, an ONNX file or a folder. `quiet`: its user was warned when it was compiled.
+#[pyfunction]
+pub fn load(py: Python<'_>, path: PathBuf, given: Given, progress: Told, quiet: bool) -> PyResult<Core> {
+    let (onnx, start, engine, context) = read(py, || {
+        let asked = AskedOptions::new("load", vec![path.clone()], given);
+        let context = asked.read("context", context)?;
+        let onnx = OnnxOptions { context, ..asked.onnx()? };
+        let start = asked.start()?;
+        let engine = EngineOptions { threads: asked.threads()?, pin: asked.flag("pin")?, ..asked.engine_with_costs()? };
+        asked.finish()?;
+        Ok((onnx, start, engine, context))
+    })?;
+    let kept = work(py, progress.as_ref(), move |watch| {
+        let loaded = Loaded::read(&path, &onnx)?;
+        let lints = if quiet || loaded.source.is_dense() { Vec::new() } else { loaded.lints() };
+        loaded.warnings.iter().chain(&lints).for_each(|warning| watch.warn(warning));
+        let (made, process) = (Mutex::default(), AtomicU32::new(std::process::id()));
+        let parameters = loaded.source.graph.parameters() as u64;
+        let kept = SharedModel { loaded, start, engine, context, made, process, parameters };
+        // A context beyond the network's is told now, not at the first call.
+        if context.is_some() {
+            kept.program()?;
+        }
+        Ok(Arc::new(kept))
+    })?;
+    Ok(Core { kept })
+}
+
+/// What of a generation its options say.
+struct WritingOptions {
+    most: Option<usize>,
+    options: SampleOptions,
+    stop: Vec<String>,
+    on_full: OnFull,
+    plain: bool,
+}
+
+fn written(given: Given) -> Result<WritingOptions, Diagnostics> {
+    let asked = AskedOptions::new("generate", Vec::new(), given);
+    let plain = SampleOptions::default();
+    let any = 0..=u64::MAX;
+    let number = |name| asked.read(name, |text| whole(text, any.clone()));
+    let options = SampleOptions {
+        temperature: asked.read("temperature", temperature)?.unwrap_or(plain.temperature),
+        top_k: number("top_k")?.map_or(plain.top_k, |number| number as usize),
+        top_p: asked.read("top_p", top_p)?.unwrap_or(plain.top_p),
+        min_p: asked.read("min_p", min_p)?.unwrap_or(plain.min_p),
+        repeat_penalty: asked.read("repeat_penalty", repeat_penalty)?.unwrap_or(plain.repeat_penalty),
+        repeat_window: number("repeat_window")?.map_or(plain.repeat_window, |number| number as usize),
+        seed: number("seed")?.unwrap_or(plain.seed),
+    };
+    let most = asked.read("max_new_tokens", most_tokens)?.unwrap_or(Some(NEW_TOKENS));
+    let on_full = asked.read("on_full", str::parse)?.unwrap_or(OnFull::Stop);
+    if most.is_none() && on_full != OnFull::Stop {
+        let error = wrong("max_new_tokens", "with on_full=\"slide\" a text may have no end".into());
+        return Err(error.into_iter().map(|one| one.note("give a number of tokens")).collect());
+    }
+    let written = WritingOptions { most, options, stop: asked.all("stop")?, on_full, plain: asked.flag("plain")? };
+    asked.finish()?;
+    Ok(written)
+}
+
+/// Tokens that are written where no number is given, as `snnc run` does.
+const NEW_TOKENS: usize = 40;
+
+/// What is continued.
+enum GivenPrompt {
+    Text(String),
+    Ids(Vec<u32>),
+}
+
+fn stopped(why: Option<Stopped>) -> Json {
+    why.map_or(Json::Null, |why| why.name().into())
+}
+
+/// Writes what `snnc run` writes; facts as JSON.
+fn write_text(
+    kept: &SharedModel,
+    prompt: GivenPrompt,
+    written: &WritingOptions,
+    show: &mut dyn FnMut(&str) -> Result<(), Diagnostics>,
+) -> Result<Json, Diagnostics> {
+    let program = kept.program()?;
+    let tokens = match (kept.tokens_if_any()?, &prompt) {
+        (Some(tokens), _) => tokens,
+        (None, GivenPrompt::Text(_)) => return Err(kept.loaded.no_tokenizer().into()),
+        (None, GivenPrompt::Ids(ids)) => {
+            let request = Request { prompt: "", ..request(written) };
+            let new = generate_ids(&program, &request, ids, &mut |_| show(""))?;
+            return Ok(json!({ "text": null, "ids": new, "prompt_tokens": ids.len(), "stopped": null }));
+        }
+    };
+    let tokens = if written.plain { Arc::new(kept.loaded.tokens(&kept.start)?.plain()) } else { tokens };
+    let (text, ids) = match prompt {
+        GivenPrompt::Text(text) => {
+            let most = request(written).prompt_tokens_max(program.graph().context as usize);
+            let ids = prompt_ids(&tokens, &text, most, "prompt")?;
+            (text, ids)
+        }
+        GivenPrompt::Ids(ids) => {
+            let start = tokens.start();
+            (tokens.decode(ids.strip_prefix(start).unwrap_or(&ids))?, ids)
+        }
+    };
+    let request = Request { prompt: &text, ..request(written) };
+    let done = continue_ids(&program, &tokens, &request, ids, show)?;
+    Ok(json!({
+        "text": done.text,
+        "ids": done.ids,
+        "prompt_tokens": done.prompt_tokens,
+        "stopped": stopped(done.stopped()),
+        "tokens_per_second": done.new_per_second(),
+    }))
+}
+
+fn request(written: &WritingOptions) -> Request<'_> {
+    let &WritingOptions { most, options, ref stop, on_full, .. } = written;
+    Request { prompt: "", most, options, stop, on_full }
+}
+
+#[pymethods]
+impl Core {
+    /// f32 `[texts, tokens, vocabulary]`, or `[texts, vocabulary]` with `last`.
+    fn logits<'py>(
+        &self,
+        py: Python<'py>,
+        ids: PyReadonlyArrayDyn<'py, u32>,
+        last: bool,
+        progress: Told,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let length = ids.shape().last().copied().unwrap_or(0);
+        let (ids, texts) = (ids_of(&ids), ids.shape().iter().rev().skip(1).product::<usize>());
+        let rows = if last { Rows::Last } else { Rows::All };
+        let tokens = ids.len();
+        let logits = self.run(py, tokens, &progress, move |kept, watch| kept.logits(&ids, length, rows, watch))?;
+        let count = if last { texts } else { tokens };
+        let width = logits.len() / count.max(1);
+        let array = PyArray1::from_vec(py, logits);
+        Ok(match last {
+            true => array.reshape([texts, width])?.into_any(),
+            false => array.reshape([texts, length, width])?.into_any(),
+        })
+    }
+
+    /// By layer: site, neurons, code, timesteps, weights of timesteps, levels, and the columns of its events.
+    fn spikes<'py>(
+        &self,
+        py: Python<'py>,
+        ids: PyReadonlyArrayDyn<'py, u32>,
+        sites: Vec<String>,
+        stepped: bool,
+        progress: Told,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let ids = ids_of(&ids);
+        let count = ids.len();
+        let kept = Arc::clone(&self.kept);
+        let (layers, seen) = work(py, progress.as_ref(), move |watch| {
+            let program = kept.watched(&sites, stepped)?;
+            let seen = program.run(&ids, watch)?;
+            Ok((program.layers().to_vec(), seen))
+        })?;
+        let of = |(layer, seen): (WatchedLayer, LayerSpikes)| -> PyResult<Bound<'py, PyAny>> {
+            let facts = (&layer.site, &layer.neuron, layer.code.name(), layer.timesteps, layer.weights());
+            let levels = PyArray1::from_vec(py, seen.levels).reshape([count, layer.width])?;
+            let columns = (
+                PyArray1::from_vec(py, seen.tokens),
+                PyArray1::from_vec(py, seen.timesteps),
+                PyArray1::from_vec(py, seen.neurons),
+                PyArray1::from_vec(py, seen.signs),
+            );
+            Ok((facts, levels, columns).into_pyobject(py)?.into_any())
+        };
+        layers.into_iter().zip(seen).map(of).collect()
+    }
+
+    /// A stream of text. `prompt` is a text; without one, `ids` are continued.
+    fn generate(
+        &self,
+        py: Python<'_>,
+        prompt: Option<String>,
+        ids: Option<PyReadonlyArrayDyn<'_, u32>>,
+        given: Given,
+        progress: Told,
+    ) -> PyResult<PieceStream> {
+        let written = read(py, || written(given))?;
+        let prompt = match (prompt, &ids) {
+            (Some(text), _) => GivenPrompt::Text(text),
+            (None, ids) => GivenPrompt::Ids(ids.as_ref().map(ids_of).unwrap_or_default()),
+        };
+        let kept = Arc::clone(&self.kept);
+        py.detach(|| kept.made().map(drop)).map_err(|diagnostics| exception(py, &diagnostics))?;
+        PieceStream::begin(py, false, progress, move |pieces, watch| {
+            let mut show = |text: &str| -> Result<(), Diagnostics> {
+                if watch.is_cancelled() {
+                    return Err(snnc::progress::cancelled().into());
+                }
+                if text.is_empty() { Ok(()) } else { pieces.send(text.to_string()) }
+            };
+            Ok(write_text(&kept, prompt, &written, &mut show)?.to_string())
+        })
+    }
+
+    /// Ids of a text, without the start token unless `start`.
+    fn encode(&self, py: Python<'_>, text: &str, start: bool) -> PyResult<Vec<u32>> {
+        let encode = || -> Result<Vec<u32>, Diagnostics> {
+            let tokens = self.kept.tokens()?;
+            let mut ids = tokens.document(text)?;
+            Ok(if start { ids } else { ids.split_off(tokens.start().len()) })
+        };
+        py.detach(encode).map_err(|diagnostics| exception(py, &diagnostics))
+    }
+
+    /// The text of ids.
+    fn decode(&self, py: Python<'_>, ids: PyReadonlyArrayDyn<'_, u32>) -> PyResult<String> {
+        let ids = ids_of(&ids);
+        let decode = || -> Result<String, Diagnostics> { Ok(self.kept.tokens()?.decode(&ids)?) };
+        py.detach(decode).map_err(|diagnostics| exception(py, &diagnostics))
+    }
+
+    /// Seconds that the engine alone takes for ids, on this thread: what `logits` is compared with.
+    fn engine_seconds(&self, py: Python<'_>, ids: PyReadonlyArrayDyn<'_, u32>) -> PyResult<f64> {
+        let ids = ids_of(&ids);
+        let timed = || -> Result<f64, Diagnostics> {
+            let mut session = self.kept.session()?;
+            let began = Instant::now();
+            session.forward(&ids, Rows::All)?;
+            let seconds = began.elapsed().as_secs_f64();
+            self.kept.give_back(session);
+            Ok(seconds)
+        };
+        py.detach(timed).map_err(|diagnostics| exception(py, &diagnostics))
+    }
+
+    /// What is known of the model, as JSON.
+    fn facts(&self, py: Python<'_>) -> PyResult<String> {
+        let facts = || -> Result<Json, Diagnostics> {
+            let kept = &*self.kept;
+            let graph = &kept.loaded.source.graph;
+            let tokens = kept.tokens_if_any()?;
+            let rows = vocabulary(graph)?;
+            let ends: Vec<u32> = match &tokens {
+                Some(tokens) => (0..rows as u32).filter(|&id| tokens.ends(id)).collect(),
+                None => Vec::new(),
+            };
+            let neurons = graph.nodes.iter().filter(|node| node.op.is_neuron());
+            let timesteps: Vec<u16> = neurons.filter_map(|node| Some(node.ty.levels()?.1)).collect();
+            Ok(json!({
+                "path": kept.loaded.path,
+                "stage": graph.stage.name(),
+                "dense": kept.loaded.source.is_dense(),
+                "context": kept.context.map_or(graph.context, |context| context.min(graph.context)),
+                "vocabulary": rows,
+                "parameters": graph.parameters(),
+                "tokenizer": tokens.is_some(),
+                "start": tokens.as_ref().map_or(&[][..], |tokens| tokens.start()),
+                "end": ends,
+                "timesteps": [timesteps.iter().min(), timesteps.iter().max()],
+                "network": Network::of(graph).ok().map(|network| network.lines()),
+                "compiled_from": kept.loaded.compiled_from(),
+            }))
+        };
+        let facts = py.detach(facts);
+        facts.map(|facts: Json| facts.to_string()).map_err(|diagnostics| exception(py, &diagnostics))
+    }
+}
