@@ -54,7 +54,7 @@ pub struct ExportCommand {
     /// The format
     #[arg(long, value_name = "FORMAT")]
     to: ExportFormat,
-    /// Output file; with --to nir a folder
+    /// Output file; with --to nir and --to sana-fe a folder
     #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
     /// Whose understanding of NIR to write for: nir, snntorch, norse, sinabs or spikingjelly
