@@ -2,7 +2,8 @@
 //! into the archive.
 //!
 //! Crates are those of `cargo metadata` that are reached from `snnc` without dependencies of tests and of build scripts. Texts
-//! are the files in their packages; equal texts stand once.
+//! are the files in their packages; equal texts stand once. A package without a text has those of another one of its
+//! repository, else the text that a licence always has.
 
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,7 +78,7 @@ fn listing(packages: &[&Json]) -> LicenceResult<String> {
             return Err(format!("{name} names no licence").into());
         }
         let mut own = Vec::new();
-        for content in files(package)? {
+        for content in texts_of(package, packages)? {
             let number = *numbers.entry(content.clone()).or_insert_with(|| {
                 texts.push((content, Vec::new()));
                 texts.len()
@@ -87,8 +88,11 @@ fn listing(packages: &[&Json]) -> LicenceResult<String> {
         }
         let authors: Vec<&str> = list(&package["authors"]).iter().map(text).collect();
         let found = match own.is_empty() {
+            false if files(package)?.is_empty() => {
+                format!("texts {}, for its package has none; by {}", own.join(", "), authors.join(", "))
+            }
             false => format!("texts {}", own.join(", ")),
-            true => format!("no text in its package; by {}", authors.join(", ")),
+            true => return Err(format!("{name} has no text of `{licence}`, and neither has its repository").into()),
         };
         table += &format!("{name}\n    {licence}; {found}\n    {}\n", text(&package["repository"]));
     }
@@ -98,6 +102,38 @@ fn listing(packages: &[&Json]) -> LicenceResult<String> {
         all += &format!("\n{line}\nText {}: {}\n{line}\n\n{}\n", i + 1, names.join(", "), content.trim_end());
     }
     Ok(all)
+}
+
+/// What a package is licensed by.
+fn texts_of(package: &Json, packages: &[&Json]) -> LicenceResult<Vec<String>> {
+    let own = files(package)?;
+    if !own.is_empty() {
+        return Ok(own);
+    }
+    let repository = |package: &Json| {
+        let whole = text(&package["repository"]);
+        whole.split("/tree/").next().unwrap_or(whole).trim_end_matches('/').trim_end_matches(".git").to_string()
+    };
+    let (here, licence) = (repository(package), text(&package["license"]));
+    let same = |other: &&&Json| text(&other["license"]) == licence;
+    let beside = packages.iter().filter(same).filter(|other| !here.is_empty() && repository(other) == here);
+    // The text of a licence of Apache's kind names nobody.
+    let elsewhere = packages.iter().filter(same).filter(|_| licence.starts_with("Apache-2.0"));
+    for other in beside.chain(elsewhere) {
+        let texts = files(other)?;
+        if !texts.is_empty() {
+            return Ok(texts);
+        }
+    }
+    // Each alternative of `A OR B` is enough.
+    let alternatives: Vec<&str> = licence.split(" OR ").flat_map(|one| one.split('/')).map(str::trim).collect();
+    if alternatives.contains(&"Apache-2.0") {
+        return Ok(vec![include_str!("../../LICENSE-APACHE").to_string()]);
+    }
+    let authors: Vec<&str> = list(&package["authors"]).iter().map(text).collect();
+    let body = include_str!("../../LICENSE-MIT").split_once("\n\n").map(|(_, body)| body);
+    let body = body.filter(|_| alternatives.contains(&"MIT"));
+    Ok(body.map(|body| format!("Copyright (c) {}\n\n{body}", authors.join(", "))).into_iter().collect())
 }
 
 /// The texts of licences and notices in a package, in the order of their names.

@@ -14,6 +14,10 @@ use serde_json::{Value as Json, json};
 use snnc::convert::vocabulary;
 use snnc::describe::Network;
 use snnc::evaluate::logits_of;
+use snnc::export::nir::dialect::Dialect;
+use snnc::export::nir::{self, NirOptions};
+use snnc::export::sana_fe::{self, Placement, SanaFeOptions};
+use snnc::export::{onnx, record};
 use snnc::front::OnnxOptions;
 use snnc::generate::{Request, Stopped, continue_ids, generate_ids, prompt_ids};
 use snnc::model::{EngineOptions, Loaded};
@@ -280,6 +284,63 @@ enum GivenPrompt {
     Ids(Vec<u32>),
 }
 
+/// What `export` is told.
+struct ExportAsked {
+    to: String,
+    output: PathBuf,
+    ids: Option<Vec<u32>>,
+    dialect: String,
+    placement: String,
+}
+
+fn exported(loaded: &Loaded, asked: &ExportAsked) -> Result<Json, Diagnostics> {
+    let graph = &loaded.source.graph;
+    if loaded.source.is_dense() {
+        let error = Diagnostic::new(loaded.path.display().to_string(), "is a dense network, which has no spikes");
+        return Err(error.code(ErrorCode::EXPORT).note("compile it first").into());
+    }
+    let unknown =
+        |option: &str, value: &str, known: &str| wrong(option, format!("`{value}` is none; there are {known}"));
+    let json = |value: serde_json::Result<Json>| value.unwrap_or_default();
+    match asked.to.as_str() {
+        "onnx" => {
+            let made = onnx::export(graph)?;
+            let proof = made.proof;
+            let files = onnx::write(made, &asked.output)?;
+            Ok(json!({
+                "bytes": files.bytes,
+                "difference": proof.difference,
+                "range": proof.range,
+                "tokens": proof.tokens,
+                "same_top1": proof.same_top1,
+            }))
+        }
+        "nir" => {
+            let names = Dialect::ALL.map(Dialect::name).join(", ");
+            let dialect =
+                Dialect::from_name(&asked.dialect).ok_or_else(|| unknown("dialect", &asked.dialect, &names))?;
+            let options = NirOptions { dialect, folder: &asked.output, trace: asked.ids.as_deref() };
+            Ok(json(serde_json::to_value(nir::export(graph, &options)?)))
+        }
+        "sana-fe" => {
+            let placement = [Placement::Layers, Placement::Packed].into_iter().find(|p| p.name() == asked.placement);
+            let placement = placement.ok_or_else(|| unknown("placement", &asked.placement, "layers, packed"))?;
+            let options = SanaFeOptions { placement, folder: &asked.output, trace: asked.ids.as_deref() };
+            Ok(json(serde_json::to_value(sana_fe::export(graph, &options)?)))
+        }
+        "npz" => {
+            let ids = asked
+                .ids
+                .as_deref()
+                .ok_or_else(|| wrong("ids", "an npz file is of a run, which needs tokens".into()))?;
+            let file = record::record(graph, ids, &Options::default())?;
+            file.write(&asked.output)?;
+            Ok(json!({ "arrays": file.len(), "tokens": ids.len() }))
+        }
+        other => Err(unknown("to", other, "onnx, nir, sana-fe, npz")),
+    }
+}
+
 fn stopped(why: Option<Stopped>) -> Json {
     why.map_or(Json::Null, |why| why.name().into())
 }
@@ -382,6 +443,23 @@ impl Core {
             Ok((facts, levels, columns).into_pyobject(py)?.into_any())
         };
         layers.into_iter().zip(seen).map(of).collect()
+    }
+
+    /// Writes the program in the format of another tool. Gives what was made, as JSON.
+    fn export(
+        &self,
+        py: Python<'_>,
+        to: String,
+        output: PathBuf,
+        ids: Option<PyReadonlyArrayDyn<'_, u32>>,
+        dialect: String,
+        placement: String,
+        progress: Told,
+    ) -> PyResult<String> {
+        let ids = ids.as_ref().map(ids_of);
+        let kept = Arc::clone(&self.kept);
+        let asked = ExportAsked { to, output, ids, dialect, placement };
+        Ok(work(py, progress.as_ref(), move |_| exported(&kept.loaded, &asked))?.to_string())
     }
 
     /// A stream of text. `prompt` is a text; without one, `ids` are continued.

@@ -277,3 +277,22 @@ def test_overhead(model, capsys):
     assert 0 < engine and 0 < whole
     with capsys.disabled():
         print(f"\nlogits of {len(ids)} tokens: {1e3 * whole:.3f} ms, the engine {1e3 * engine:.3f} ms, {100 * (whole / engine - 1):.1f} % more")
+
+
+def test_exports_are_the_commands(tmp_path, model, program, cli, ids):
+    """Files of the same program are the same bytes, and what is refused is an exception."""
+    ids = ids[:8]
+    np.save(tmp_path / "ids.npy", ids.astype(np.int32))
+    for to, name in [("onnx", "p.onnx"), ("npz", "p.npz")]:
+        assert model.export(tmp_path / name, to, ids=ids)
+        other = tmp_path / f"c-{name}"
+        cli("export", program, "--to", to, "--text", tmp_path / "ids.npy", "-o", other)
+        assert (tmp_path / name).read_bytes() == other.read_bytes()
+    run = np.load(tmp_path / "p.npz")
+    assert np.array_equal(run["logits"], model.logits(ids))
+    manifest = model.export(tmp_path / "nir", "nir", dialect="norse")
+    assert manifest["islands"] and all((tmp_path / "nir" / island["file"]).exists() for island in manifest["islands"])
+    with pytest.raises(snnc.OptionError, match="norse"):
+        model.export(tmp_path / "nir", "nir", dialect="norsk")
+    with pytest.raises(snnc.ExportError, match="--neuron if"):
+        model.export(tmp_path / "chip", "sana-fe")

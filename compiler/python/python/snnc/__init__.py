@@ -17,6 +17,7 @@ from ._commands import Training, Tuned, check, compile, eval, load, train, tune
 from ._errors import (
     Diagnostic,
     Error,
+    ExportError,
     FileError,
     ModelError,
     OptionError,
@@ -34,6 +35,7 @@ __all__ = [
     "Diagnostic",
     "Error",
     "Events",
+    "ExportError",
     "FileError",
     "Generation",
     "Layer",

@@ -93,6 +93,10 @@ class TrainingError(Error):
     """E0702: training or tuning cannot go on."""
 
 
+class ExportError(Error):
+    """E0703: the format of another tool has no words for a program."""
+
+
 _FAMILIES: dict[str, type[Error]] = {
     "E01": FileError,
     "E02": ModelError,
@@ -102,6 +106,7 @@ _FAMILIES: dict[str, type[Error]] = {
     "E06": RunError,
     "E0701": OptionError,
     "E0702": TrainingError,
+    "E0703": ExportError,
 }
 
 

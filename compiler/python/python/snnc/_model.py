@@ -334,6 +334,34 @@ class Model:
             layers[site] = Layer(site, neuron, code, timesteps, weights, levels, Events(*columns))
         return layers
 
+    def export(
+        self,
+        path: Any,
+        to: str,
+        *,
+        ids: Any = None,
+        dialect: str = "nir",
+        placement: str = "layers",
+        progress: Progress = None,
+    ) -> dict[str, Any]:
+        """Writes the program in the format of another tool, as ``snnc export`` does.
+
+        ``to`` is ``"onnx"``, ``"nir"``, ``"sana-fe"`` or ``"npz"``. ``path`` is a file, or for NIR and SANA-FE a folder. ``ids`` are
+        tokens to run, ``[tokens]``: ``"npz"`` needs them, and a folder then has spikes as well.
+
+        Returns what was made: the manifest of a folder, or the facts of a file. The format's words are in the documentation.
+
+        Raises ``ExportError`` of a program for which the format has no words.
+        """
+        rows = None
+        if ids is not None:
+            rows = ids_of(ids)
+            if rows.ndim > 1:
+                raise OptionError(f"has {rows.ndim} dimensions; [tokens] is expected", code="E0701", place="ids")
+            rows = rows.reshape(-1)
+        with telling(progress) as told:
+            return json.loads(self._core.export(to, Path(path), rows, dialect, placement, told))
+
     def generate(self, prompt: Any = "", *, progress: Progress = None, **options: Any) -> Generation:
         """Continues a text, or ids: an iterator of pieces of text.
 
