@@ -6,7 +6,7 @@
 use serde_json::Value as Json;
 use snnc::export::nir::dialect::{Dialect, Fidelity};
 use snnc::export::nir::{self, NirOptions};
-use snnc::export::sana_fe::{self, Placement, SanaFeOptions};
+use snnc::export::sana_fe::{self, ChipPlacement, SanaFeOptions};
 use snnc::export::{onnx, record};
 use snnc::front::OnnxOptions;
 use snnc::model::Loaded;
@@ -326,7 +326,7 @@ fn listed(line: &str) -> Vec<f64> {
 #[test]
 fn networks_for_sana_fe_give_the_spikes() {
     let ids = ids(6, TINY.vocabulary);
-    for (membrane, placement) in [("if", Placement::Layers), ("if_hard", Placement::Packed)] {
+    for (membrane, placement) in [("if", ChipPlacement::Layers), ("if_hard", ChipPlacement::Packed)] {
         let folder = tempfile::tempdir().unwrap();
         let options = SanaFeOptions { placement, folder: folder.path(), trace: Some(&ids) };
         let manifest = sana_fe::export(&time_stepped(membrane), &options).unwrap();

@@ -7,7 +7,7 @@ use snnc::evaluate::Cut;
 use snnc::export::nir::dialect::{Dialect, Fidelity};
 use snnc::export::nir::manifest::NirManifest;
 use snnc::export::nir::{self, NirOptions};
-use snnc::export::sana_fe::{self, Placement, SanaFeOptions};
+use snnc::export::sana_fe::{self, ChipPlacement, SanaFeOptions};
 use snnc::export::{onnx, record};
 use snnc::file_use::FileUse;
 use snnc::front::OnnxOptions;
@@ -111,7 +111,7 @@ impl ExportCommand {
             ExportFormat::SanaFe => {
                 let ids = self.ids(&loaded)?;
                 let placement =
-                    if self.placement == PlacementName::Packed { Placement::Packed } else { Placement::Layers };
+                    if self.placement == PlacementName::Packed { ChipPlacement::Packed } else { ChipPlacement::Layers };
                 let options = SanaFeOptions { placement, folder: &self.output, trace: ids.as_deref() };
                 let made = sana_fe::export(graph, &options)?;
                 let messages =

@@ -16,7 +16,7 @@ use snnc::describe::Network;
 use snnc::evaluate::logits_of;
 use snnc::export::nir::dialect::Dialect;
 use snnc::export::nir::{self, NirOptions};
-use snnc::export::sana_fe::{self, Placement, SanaFeOptions};
+use snnc::export::sana_fe::{self, ChipPlacement, SanaFeOptions};
 use snnc::export::{onnx, record};
 use snnc::front::OnnxOptions;
 use snnc::generate::{Request, Stopped, continue_ids, generate_ids, prompt_ids};
@@ -323,7 +323,8 @@ fn exported(loaded: &Loaded, asked: &ExportAsked) -> Result<Json, Diagnostics> {
             Ok(json(serde_json::to_value(nir::export(graph, &options)?)))
         }
         "sana-fe" => {
-            let placement = [Placement::Layers, Placement::Packed].into_iter().find(|p| p.name() == asked.placement);
+            let placement =
+                [ChipPlacement::Layers, ChipPlacement::Packed].into_iter().find(|p| p.name() == asked.placement);
             let placement = placement.ok_or_else(|| unknown("placement", &asked.placement, "layers, packed"))?;
             let options = SanaFeOptions { placement, folder: &asked.output, trace: asked.ids.as_deref() };
             Ok(json(serde_json::to_value(sana_fe::export(graph, &options)?)))

@@ -39,19 +39,19 @@ const UNREACHED: i64 = 1 << 20;
 
 /// How groups of neurons come to cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placement {
+pub enum ChipPlacement {
     /// Every group begins a core.
     Layers,
     /// Groups that read the same spikes share cores, so that a spike is sent to fewer of them.
     Packed,
 }
 
-impl Placement {
+impl ChipPlacement {
     /// How an option spells it.
     pub fn name(self) -> &'static str {
         match self {
-            Placement::Layers => "layers",
-            Placement::Packed => "packed",
+            ChipPlacement::Layers => "layers",
+            ChipPlacement::Packed => "packed",
         }
     }
 }
@@ -60,7 +60,7 @@ impl Placement {
 #[derive(Clone, Debug)]
 pub struct SanaFeOptions<'a> {
     /// How groups come to cores.
-    pub placement: Placement,
+    pub placement: ChipPlacement,
     /// The folder, which is made if needed.
     pub folder: &'a Path,
     /// Tokens to run, of which spikes are kept.
@@ -110,7 +110,7 @@ pub fn export(graph: &Graph, options: &SanaFeOptions<'_>) -> Result<SanaFeManife
     }
     let (inputs, layers) = network(graph, &chains);
     let timesteps = graph.ty(layers[0].value).levels().map_or(1, |(_, steps)| usize::from(steps));
-    let places = Places::of(&inputs, &layers, options.placement);
+    let places = ChipPlaces::of(&inputs, &layers, options.placement);
     let mut manifest = manifest(graph, &inputs, &layers, &places, timesteps, options.placement);
     if places.cores > CHIP_CORES {
         let message = format!(
@@ -291,7 +291,7 @@ impl Integers {
 }
 
 /// Where the groups are: the first place of each, and how many cores they take.
-struct Places {
+struct ChipPlaces {
     /// By input, then by layer.
     first: Vec<usize>,
     /// Of `one` and `start` by depth.
@@ -299,8 +299,8 @@ struct Places {
     cores: usize,
 }
 
-impl Places {
-    fn of(inputs: &[ChipInput], layers: &[ChipLayer], placement: Placement) -> Self {
+impl ChipPlaces {
+    fn of(inputs: &[ChipInput], layers: &[ChipLayer], placement: ChipPlacement) -> Self {
         let depths = layers.iter().map(|layer| layer.depth + 1).max().unwrap_or(0);
         let (mut first, mut at) = (Vec::new(), 0);
         for input in inputs {
@@ -315,7 +315,7 @@ impl Places {
             let shares = before.is_some_and(|before| {
                 before.reads.iter().map(|read| &read.0).eq(layer.reads.iter().map(|read| &read.0))
             });
-            if placement == Placement::Layers || !shares {
+            if placement == ChipPlacement::Layers || !shares {
                 at = next_core(at);
             }
             first.push(at);
@@ -339,9 +339,9 @@ fn manifest(
     graph: &Graph,
     inputs: &[ChipInput],
     layers: &[ChipLayer],
-    places: &Places,
+    places: &ChipPlaces,
     timesteps: usize,
-    placement: Placement,
+    placement: ChipPlacement,
 ) -> SanaFeManifest {
     let site = |value: Value| graph.site(value).map(|site| site.to_string());
     let of_input = |(i, input): (usize, &ChipInput)| ChipGroup {
@@ -403,7 +403,7 @@ fn spikes(
     graph: &Graph,
     inputs: &[ChipInput],
     layers: &[ChipLayer],
-    places: &Places,
+    places: &ChipPlaces,
     recording: &Recording,
 ) -> (NpzFile, f64) {
     let mut file = NpzFile::default();
@@ -439,7 +439,7 @@ fn spikes(
 }
 
 /// The network and its places.
-fn yaml(inputs: &[ChipInput], layers: &[ChipLayer], places: &Places) -> String {
+fn yaml(inputs: &[ChipInput], layers: &[ChipLayer], places: &ChipPlaces) -> String {
     let depths = layers.iter().map(|layer| layer.depth + 1).max().unwrap_or(0);
     let mut out = String::from("network:\n  name: snnc\n  groups:\n");
     // Writing to memory does not fail.
@@ -480,7 +480,7 @@ fn yaml(inputs: &[ChipInput], layers: &[ChipLayer], places: &Places) -> String {
     }
     line("mappings:".into());
     let mut place = |name: &str, i: usize, at: usize, is_input: bool| {
-        let core = Places::core(at);
+        let core = ChipPlaces::core(at);
         let soma = if is_input { format!("\"loihi_inputs[{}]\"", at % CORE_NEURONS) } else { "loihi_lif".into() };
         line(format!("  - {name}.{i}: [core: {}.{}, soma: {soma}]", core / TILE_CORES, core % TILE_CORES));
     };
