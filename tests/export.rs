@@ -396,3 +396,16 @@ fn networks_for_sana_fe_give_the_spikes() {
         assert!(wrong * 10_000 <= compared, "{membrane}: {wrong} of {compared}");
     }
 }
+
+/// Layers of several lengths have no common clock: refused, and nothing is written.
+#[test]
+fn one_clock_is_asked_for_by_sana_fe() {
+    let config = Gpt2Config { activation: Activation::Relu, ..TINY };
+    let overrides = vec![("mlp".into(), Override::Steps(5))];
+    let options = QuantOptions { membrane: Some(Membrane::IF), overrides, ..levels(Code::Unary, 9) };
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("chip");
+    let options_of = SanaFeOptions { placement: ChipPlacement::Layers, folder: &out, trace: None };
+    let refused = sana_fe::export(&converted(imported(&config), options), &options_of).unwrap_err().to_string();
+    assert!(refused.contains("timesteps") && !out.exists(), "{refused}");
+}

@@ -1,5 +1,6 @@
 //! What an engine gives at some places of a program, for every token of a text: spikes by timestep, levels, reals.
 
+use crate::spikes::{opened, output_of};
 use snnc_ir::{Diagnostic, Graph, Value};
 use snnc_runtime::{Options, Program, Rows, Session};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,20 +20,18 @@ impl Recording {
     /// # Errors
     /// The program cannot be run.
     pub fn run(program: &Graph, values: &[Value], ids: &[u32], options: &Options) -> Result<Self, Diagnostic> {
-        let name = |value: Value| format!("recorded %{}", value.0);
         let values: BTreeSet<Value> = values.iter().copied().collect();
-        let mut open = program.clone();
-        open.outputs.extend(values.iter().map(|value| (name(*value), *value)));
+        let open = opened(program, values.iter().copied());
         let mut session = Session::new(Arc::new(Program::new(Arc::new(open), &Options { count: false, ..*options })?))?;
         let mut recorded = Self { tokens: ids.len(), ..Self::default() };
         // Token by token: few rows are held.
         for id in ids {
             let outputs = session.forward(&[*id], Rows::All)?;
             for value in &values {
-                if let Some(ints) = outputs.levels(&name(*value)) {
+                if let Some(ints) = outputs.levels(&output_of(*value)) {
                     recorded.ints.entry(value.0).or_default().extend(ints);
                 }
-                if let Some(numbers) = outputs.f32(&name(*value)) {
+                if let Some(numbers) = outputs.f32(&output_of(*value)) {
                     recorded.numbers.entry(value.0).or_default().extend(numbers);
                 }
             }

@@ -70,7 +70,7 @@ fn integrated(graph: &Graph, node: &Node) -> Option<Value> {
 }
 
 /// What a synapse makes of one timestep's spikes.
-fn current(spikes: &[i32], weights: &[i32], width: usize) -> Vec<i32> {
+pub(super) fn current(spikes: &[i32], weights: &[i32], width: usize) -> Vec<i32> {
     let mut sums = vec![0; width];
     for (spike, row) in spikes.iter().zip(weights.chunks_exact(width)).filter(|(spike, _)| **spike != 0) {
         sums.iter_mut().zip(row).for_each(|(sum, weight)| *sum += spike * weight);

@@ -109,7 +109,14 @@ pub fn export(graph: &Graph, options: &SanaFeOptions<'_>) -> Result<SanaFeManife
         return Err(error.note("compile with `--neuron if` or `--neuron if_hard`").into());
     }
     let (inputs, layers) = network(graph, &chains);
-    let timesteps = graph.ty(layers[0].value).levels().map_or(1, |(_, steps)| usize::from(steps));
+    let steps = |value: Value| graph.ty(value).levels().map_or(1, |(_, steps)| usize::from(steps));
+    let timesteps = steps(layers[0].value);
+    if let Some(other) =
+        inputs.iter().map(|x| x.value).chain(layers.iter().map(|n| n.value)).find(|v| steps(*v) != timesteps)
+    {
+        let message = format!("layers have {timesteps} and {} timesteps, and the chip has one clock", steps(other));
+        return Err(refused(message).note("compile with one number of timesteps").into());
+    }
     let places = ChipPlaces::of(&inputs, &layers, options.placement);
     let mut manifest = manifest(graph, &inputs, &layers, &places, timesteps, options.placement);
     if places.cores > CHIP_CORES {

@@ -1,7 +1,7 @@
 //! A NIR graph, and how it is written to a file.
 //!
 //! The root has a string `version` and a group `node`; whatever stands in a node's group is a field of it, and readers take no other.
-//! Data are contiguous and strings have a fixed length, which every reader takes.
+//! Strings have a fixed length, and data are contiguous, but for large matrices that are nearly all zeros: these are compressed.
 
 use hdf5_pure::{FileBuilder, GroupBuilder};
 use snnc_ir::{Diagnostic, ErrorCode};

@@ -30,6 +30,7 @@ use std::path::Path;
 
 use super::npz::{NpzArray, NpzFile};
 use super::own_names::OwnNames;
+use super::record::current;
 
 /// Whole numbers up to here are f32 numbers.
 const EXACT_MAX: i64 = 1 << 24;
@@ -380,11 +381,7 @@ fn currents(graph: &Graph, at: Value, entry: &NirIsland, recording: &Recording) 
         all.extend(std::iter::repeat_n(0.0, width));
         all.extend(&start);
         for row in spikes[recording.token(spikes, token)].chunks_exact(inputs) {
-            let mut sums = vec![0i32; width];
-            for (spike, weights) in row.iter().zip(weights.chunks_exact(width)).filter(|(spike, _)| **spike != 0) {
-                sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += spike * weight);
-            }
-            all.extend(sums.into_iter().map(|sum| sum as f32));
+            all.extend(current(row, &weights, width).into_iter().map(|sum| sum as f32));
             all.extend(&one);
             for _ in 1..entry.stride {
                 all.extend(std::iter::repeat_n(0.0, width));
