@@ -78,6 +78,7 @@ pub mod rotation;
 pub mod run_record;
 pub mod schema;
 pub mod score;
+pub mod shared_model;
 pub mod sliding;
 pub mod spikes;
 pub mod stages;

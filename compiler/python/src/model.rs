@@ -1,7 +1,4 @@
-//! A model in memory: its tokenizer, its program, and sequences that wait for ids.
-//!
-//! Law: after `fork` nothing of the parent's threads is waited for. A program with its threads belongs to the process that made
-//! it; a child makes its own.
+//! A model that Python holds: its numbers as arrays, its text as a stream.
 
 use crate::asked::{AskedOptions, Given, wrong};
 use crate::commands::{Told, read};
@@ -13,171 +10,27 @@ use pyo3::prelude::*;
 use serde_json::{Value as Json, json};
 use snnc::convert::vocabulary;
 use snnc::describe::Network;
-use snnc::evaluate::logits_of;
 use snnc::export::nir::dialect::Dialect;
 use snnc::export::nir::{self, NirOptions};
 use snnc::export::sana_fe::{self, ChipPlacement, SanaFeOptions};
 use snnc::export::{onnx, record};
 use snnc::front::OnnxOptions;
-use snnc::generate::{Request, Stopped, continue_ids, generate_ids, prompt_ids};
+use snnc::generate::{Generated, Request, Stopped};
 use snnc::model::{EngineOptions, Loaded};
 use snnc::option_values::{context, min_p, most_tokens, repeat_penalty, temperature, top_p, whole};
 use snnc::progress::{Progress, Silent};
+use snnc::shared_model::{Prompt, SharedModel};
 use snnc::sliding::OnFull;
-use snnc::spikes::{LayerSpikes, WatchedLayer, WatchedProgram};
-use snnc::tokens::Tokens;
-use snnc::tokens::start::StartChoice;
+use snnc::spikes::{LayerSpikes, WatchedLayer};
+use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
-use snnc_ir::{Diagnostic, Stage};
-use snnc_passes::collapse;
-use snnc_runtime::{Options, Program, Rows, SampleOptions, Session};
+use snnc_runtime::{Options, Rows, SampleOptions};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Products of a weight and a token that take less than a few looks for Ctrl-C: such work stays on the caller's thread.
 const QUICK: u64 = 1 << 30;
-
-/// Sequences that wait for the next call, at most.
-const IDLE: usize = 4;
-
-/// What was made of a model in one process.
-#[derive(Debug, Default)]
-struct MadePrograms {
-    program: Option<Arc<Program>>,
-    watched: Option<(Vec<String>, bool, Arc<WatchedProgram>)>,
-    sessions: Vec<Session>,
-    /// Here, and not in a lock of its own, so that a fork never waits for a thread that was making it.
-    tokens: Option<Result<Option<Arc<Tokens>>, Diagnostics>>,
-}
-
-/// A model with what is made of it when it is first needed.
-#[derive(Debug)]
-struct SharedModel {
-    loaded: Loaded,
-    start: StartChoice,
-    engine: EngineOptions,
-    context: Option<u32>,
-    made: Mutex<MadePrograms>,
-    process: AtomicU32,
-    parameters: u64,
-}
-
-impl SharedModel {
-    /// What was made in this process.
-    ///
-    /// # Errors
-    /// The process is a fork, and another thread of its parent was at work with the model.
-    fn made(&self) -> Result<MutexGuard<'_, MadePrograms>, Diagnostics> {
-        let process = std::process::id();
-        if self.process.load(Ordering::SeqCst) != process {
-            let mut made = match self.made.try_lock() {
-                Ok(made) => made,
-                Err(TryLockError::Poisoned(made)) => made.into_inner(),
-                Err(TryLockError::WouldBlock) => {
-                    let message = "this model was in use when the process was forked";
-                    let error = Diagnostic::new("", message).code(ErrorCode::RUN);
-                    return Err(error.note("load it again in this process").into());
-                }
-            };
-            // Its threads are not here, and whoever drops it would wait for them.
-            std::mem::forget(std::mem::take(&mut *made));
-            self.process.store(process, Ordering::SeqCst);
-        }
-        Ok(self.made.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn program(&self) -> Result<Arc<Program>, Diagnostics> {
-        let mut made = self.made()?;
-        if let Some(program) = &made.program {
-            return Ok(Arc::clone(program));
-        }
-        let program = self.loaded.source.clone().program_within(&self.engine, self.context)?;
-        made.program = Some(Arc::clone(&program));
-        Ok(program)
-    }
-
-    /// A program whose neurons are watched: of the last selectors it is kept.
-    fn watched(&self, selectors: &[String], stepped: bool) -> Result<Arc<WatchedProgram>, Diagnostics> {
-        let mut made = self.made()?;
-        if let Some((known, how, program)) = &made.watched
-            && known == selectors
-            && *how == stepped
-        {
-            return Ok(Arc::clone(program));
-        }
-        let graph = &self.loaded.source.graph;
-        let collapsed = graph.stage == Stage::Spiking && !stepped && !collapse::depends_on_order(graph);
-        let collapsed = if collapsed { Some(collapse::collapse(graph)?) } else { None };
-        let EngineOptions { engine, threads, pin, kernel_costs, .. } = self.engine;
-        let options = Options { engine, threads, pin, kernel_costs, ..Options::default() };
-        let program = Arc::new(WatchedProgram::new(collapsed.as_ref().unwrap_or(graph), selectors, &options)?);
-        made.watched = Some((selectors.to_vec(), stepped, Arc::clone(&program)));
-        Ok(program)
-    }
-
-    fn session(&self) -> Result<Session, Diagnostics> {
-        let program = self.program()?;
-        let idle = self.made()?.sessions.pop();
-        match idle {
-            Some(mut session) => {
-                session.reset();
-                Ok(session)
-            }
-            None => Ok(Session::new(program)?),
-        }
-    }
-
-    fn give_back(&self, session: Session) {
-        if let Ok(mut made) = self.made()
-            && made.sessions.len() < IDLE
-        {
-            made.sessions.push(session);
-        }
-    }
-
-    fn tokens_if_any(&self) -> Result<Option<Arc<Tokens>>, Diagnostics> {
-        let mut made = self.made()?;
-        let make = || -> Result<_, Diagnostics> { Ok(self.loaded.tokens_if_any(&self.start)?.map(Arc::new)) };
-        made.tokens.get_or_insert_with(make).clone()
-    }
-
-    fn tokens(&self) -> Result<Arc<Tokens>, Diagnostics> {
-        self.tokens_if_any()?.ok_or_else(|| self.loaded.no_tokenizer().into())
-    }
-
-    /// Logits of texts of `length` ids each, one after the other.
-    fn logits(&self, ids: &[u32], length: usize, rows: Rows, watch: &dyn Progress) -> Result<Vec<f32>, Diagnostics> {
-        let mut session = self.session()?;
-        let name = logits_of(self.program()?.graph())?;
-        let mut all = Vec::new();
-        for text in ids.chunks_exact(length.max(1)) {
-            if watch.is_cancelled() {
-                return Err(snnc::progress::cancelled().into());
-            }
-            session.reset();
-            session.forward(text, rows)?;
-            let logits = session.take_f32(&name).unwrap_or_default();
-            if all.is_empty() {
-                all = logits;
-            } else {
-                all.extend_from_slice(&logits);
-            }
-        }
-        self.give_back(session);
-        Ok(all)
-    }
-}
-
-impl Drop for SharedModel {
-    fn drop(&mut self) {
-        if self.process.load(Ordering::SeqCst) != std::process::id() {
-            let made = self.made.get_mut().unwrap_or_else(PoisonError::into_inner);
-            std::mem::forget(std::mem::take(made));
-        }
-    }
-}
 
 /// A model.
 #[derive(Debug)]
@@ -196,8 +49,8 @@ impl Core {
         job: impl FnOnce(&SharedModel, &dyn Progress) -> Result<T, Diagnostics> + Send + 'static,
     ) -> PyResult<T> {
         let kept = Arc::clone(&self.kept);
-        let products = (tokens as u64).saturating_mul(kept.parameters);
-        let is_ready = py.detach(|| kept.made().map(|made| made.program.is_some()));
+        let products = (tokens as u64).saturating_mul(kept.parameters());
+        let is_ready = py.detach(|| kept.is_ready());
         let is_ready = is_ready.map_err(|diagnostics| exception(py, &diagnostics))?;
         if products < QUICK && is_ready && progress.is_none() {
             let done = py.detach(|| job(&kept, &Silent)).map_err(|diagnostics| exception(py, &diagnostics));
@@ -229,14 +82,7 @@ pub fn load(py: Python<'_>, path: PathBuf, given: Given, progress: Told, quiet: 
         let loaded = Loaded::read(&path, &onnx)?;
         let lints = if quiet || loaded.source.is_dense() { Vec::new() } else { loaded.lints() };
         loaded.warnings.iter().chain(&lints).for_each(|warning| watch.warn(warning));
-        let (made, process) = (Mutex::default(), AtomicU32::new(std::process::id()));
-        let parameters = loaded.source.graph.parameters() as u64;
-        let kept = SharedModel { loaded, start, engine, context, made, process, parameters };
-        // A context beyond the network's is told now, not at the first call.
-        if context.is_some() {
-            kept.program()?;
-        }
-        Ok(Arc::new(kept))
+        Ok(Arc::new(SharedModel::new(loaded, start, engine, context)?))
     })?;
     Ok(Core { kept })
 }
@@ -277,12 +123,6 @@ fn written(given: Given) -> Result<WritingOptions, Diagnostics> {
 
 /// Tokens that are written where no number is given, as `snnc run` does.
 const NEW_TOKENS: usize = 40;
-
-/// What is continued.
-enum GivenPrompt {
-    Text(String),
-    Ids(Vec<u32>),
-}
 
 /// What `export` is told.
 struct ExportAsked {
@@ -349,41 +189,22 @@ fn stopped(why: Option<Stopped>) -> Json {
 /// Writes what `snnc run` writes; facts as JSON.
 fn write_text(
     kept: &SharedModel,
-    prompt: GivenPrompt,
+    prompt: Prompt,
     written: &WritingOptions,
     show: &mut dyn FnMut(&str) -> Result<(), Diagnostics>,
 ) -> Result<Json, Diagnostics> {
-    let program = kept.program()?;
-    let tokens = match (kept.tokens_if_any()?, &prompt) {
-        (Some(tokens), _) => tokens,
-        (None, GivenPrompt::Text(_)) => return Err(kept.loaded.no_tokenizer().into()),
-        (None, GivenPrompt::Ids(ids)) => {
-            let request = Request { prompt: "", ..request(written) };
-            let new = generate_ids(&program, &request, ids, &mut |_| show(""))?;
-            return Ok(json!({ "text": null, "ids": new, "prompt_tokens": ids.len(), "stopped": null }));
-        }
-    };
-    let tokens = if written.plain { Arc::new(kept.loaded.tokens(&kept.start)?.plain()) } else { tokens };
-    let (text, ids) = match prompt {
-        GivenPrompt::Text(text) => {
-            let most = request(written).prompt_tokens_max(program.graph().context as usize);
-            let ids = prompt_ids(&tokens, &text, most, "prompt")?;
-            (text, ids)
-        }
-        GivenPrompt::Ids(ids) => {
-            let start = tokens.start();
-            (tokens.decode(ids.strip_prefix(start).unwrap_or(&ids))?, ids)
-        }
-    };
-    let request = Request { prompt: &text, ..request(written) };
-    let done = continue_ids(&program, &tokens, &request, ids, show)?;
-    Ok(json!({
-        "text": done.text,
+    let done = kept.write(prompt, &request(written), written.plain, show)?;
+    let text = done.text.as_ref();
+    let mut facts = json!({
+        "text": text.map(|written| &written.text),
         "ids": done.ids,
         "prompt_tokens": done.prompt_tokens,
-        "stopped": stopped(done.stopped()),
-        "tokens_per_second": done.new_per_second(),
-    }))
+        "stopped": stopped(text.and_then(Generated::stopped)),
+    });
+    if let Some(written) = text {
+        facts["tokens_per_second"] = written.new_per_second().into();
+    }
+    Ok(facts)
 }
 
 fn request(written: &WritingOptions) -> Request<'_> {
@@ -460,7 +281,7 @@ impl Core {
         let ids = ids.as_ref().map(ids_of);
         let kept = Arc::clone(&self.kept);
         let asked = ExportAsked { to, output, ids, dialect, placement };
-        Ok(work(py, progress.as_ref(), move |_| exported(&kept.loaded, &asked))?.to_string())
+        Ok(work(py, progress.as_ref(), move |_| exported(kept.loaded(), &asked))?.to_string())
     }
 
     /// A stream of text. `prompt` is a text; without one, `ids` are continued.
@@ -474,11 +295,11 @@ impl Core {
     ) -> PyResult<PieceStream> {
         let written = read(py, || written(given))?;
         let prompt = match (prompt, &ids) {
-            (Some(text), _) => GivenPrompt::Text(text),
-            (None, ids) => GivenPrompt::Ids(ids.as_ref().map(ids_of).unwrap_or_default()),
+            (Some(text), _) => Prompt::Text(text),
+            (None, ids) => Prompt::Ids(ids.as_ref().map(ids_of).unwrap_or_default()),
         };
         let kept = Arc::clone(&self.kept);
-        py.detach(|| kept.made().map(drop)).map_err(|diagnostics| exception(py, &diagnostics))?;
+        py.detach(|| kept.is_ready().map(drop)).map_err(|diagnostics| exception(py, &diagnostics))?;
         PieceStream::begin(py, false, progress, move |pieces, watch| {
             let mut show = |text: &str| -> Result<(), Diagnostics> {
                 if watch.is_cancelled() {
@@ -525,7 +346,7 @@ impl Core {
     fn facts(&self, py: Python<'_>) -> PyResult<String> {
         let facts = || -> Result<Json, Diagnostics> {
             let kept = &*self.kept;
-            let graph = &kept.loaded.source.graph;
+            let graph = &kept.loaded().source.graph;
             let tokens = kept.tokens_if_any()?;
             let rows = vocabulary(graph)?;
             let ends: Vec<u32> = match &tokens {
@@ -535,10 +356,10 @@ impl Core {
             let neurons = graph.nodes.iter().filter(|node| node.op.is_neuron());
             let timesteps: Vec<u16> = neurons.filter_map(|node| Some(node.ty.levels()?.1)).collect();
             Ok(json!({
-                "path": kept.loaded.path,
+                "path": kept.loaded().path,
                 "stage": graph.stage.name(),
-                "dense": kept.loaded.source.is_dense(),
-                "context": kept.context.map_or(graph.context, |context| context.min(graph.context)),
+                "dense": kept.loaded().source.is_dense(),
+                "context": kept.context(),
                 "vocabulary": rows,
                 "parameters": graph.parameters(),
                 "tokenizer": tokens.is_some(),
@@ -546,7 +367,7 @@ impl Core {
                 "end": ends,
                 "timesteps": [timesteps.iter().min(), timesteps.iter().max()],
                 "network": Network::of(graph).ok().map(|network| network.lines()),
-                "compiled_from": kept.loaded.compiled_from(),
+                "compiled_from": kept.loaded().compiled_from(),
             }))
         };
         let facts = py.detach(facts);
