@@ -3,7 +3,7 @@
 use crate::output::{self, LogLevel};
 use crate::units;
 use clap::{Args, ColorChoice, ValueEnum};
-use snnc::run_record::{Host, commit};
+use snnc::run_record::{Host, commit, target};
 use snnc_runtime::Isa;
 use std::ffi::OsString;
 
@@ -109,8 +109,8 @@ pub fn verbose_version(arguments: &[OsString]) -> Option<String> {
     let host = Host::this();
     let rows = [
         ("commit", commit().unwrap_or("unknown").to_string()),
-        ("target", option_env!("SNNC_TARGET").unwrap_or("unknown").to_string()),
-        ("features", "cli".to_string()),
+        ("target", target().unwrap_or("unknown").to_string()),
+        ("features", "none".to_string()),
         (
             "instruction sets",
             format!("{} (of {}; in use: {})", sets.collect::<Vec<&str>>().join(", "), host.arch, host.isa),

@@ -31,7 +31,7 @@
 //! # }
 //! ```
 //!
-//! The command itself stands in `cli/`, behind the feature `cli`. It reads options, calls this library, and prints.
+//! The command itself is the crate in `cli/`. It reads options, calls this library, and prints.
 
 #![warn(missing_docs)]
 

@@ -74,6 +74,11 @@ pub fn commit() -> Option<&'static str> {
     option_env!("SNNC_COMMIT")
 }
 
+/// The machine that this build is for, as Rust names it.
+pub fn target() -> Option<&'static str> {
+    option_env!("SNNC_TARGET")
+}
+
 impl RunFile {
     /// Reads a file.
     ///

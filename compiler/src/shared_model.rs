@@ -216,7 +216,13 @@ impl SharedModel {
     ///
     /// # Errors
     /// Ids that the network does not have, or more than its context; a request to stop.
-    pub fn logits(&self, ids: &[u32], length: usize, rows: Rows, watch: &dyn Progress) -> Result<Vec<f32>, Diagnostics> {
+    pub fn logits(
+        &self,
+        ids: &[u32],
+        length: usize,
+        rows: Rows,
+        watch: &dyn Progress,
+    ) -> Result<Vec<f32>, Diagnostics> {
         let mut session = self.session()?;
         let name = logits_of(self.program()?.graph())?;
         let mut all = Vec::new();
@@ -284,4 +290,3 @@ impl Drop for SharedModel {
         }
     }
 }
-

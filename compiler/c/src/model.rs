@@ -1,6 +1,6 @@
 //! A model: its facts, its logits, its text.
 
-use crate::pointers::{free, give, give_all, handle, lend, numbers, text};
+use crate::pointers::{free, give_all, handle, lend, numbers, text};
 use crate::status::{Ending, SnncStatus, call, wrong};
 use snnc::convert::vocabulary;
 use snnc::front::OnnxOptions;

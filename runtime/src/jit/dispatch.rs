@@ -310,8 +310,24 @@ pub fn by_heads(pool: &Pool, heads: usize, small: bool, work: impl Fn(usize) + S
     }
 }
 
-/// Spiking attention of all heads, shared by heads.
+/// Spiking attention of all heads, shared by heads. Queries are in 16 bits unless all levels are in 8, so that there are five
+/// kernels for each instruction set and not eight.
 pub fn attend<Q: StoredLevel + Sync, K: StoredLevel + Sync, V: StoredLevel + Sync>(
+    kernels: Kernels,
+    pool: &Pool,
+    q: &[Q],
+    k: &[K],
+    v: &[V],
+    shape: &SsaShape<'_>,
+    out: &mut [f32],
+) -> SsaCount {
+    match (Q::narrow(q), K::narrow(k), V::narrow(v)) {
+        (Some(q), Some(k), Some(v)) => attend_levels(kernels, pool, q, k, v, shape, out),
+        _ => attend_levels(kernels, pool, &Q::wide(q), k, v, shape, out),
+    }
+}
+
+fn attend_levels<Q: StoredLevel + Sync, K: StoredLevel + Sync, V: StoredLevel + Sync>(
     kernels: Kernels,
     pool: &Pool,
     q: &[Q],

@@ -1,5 +1,7 @@
 //! What potentials and levels are stored in.
 
+use std::borrow::Cow;
+
 /// What a potential is made of.
 pub trait Potential: Copy + sealed::Sealed {
     fn to_f32(self) -> f32;
@@ -19,6 +21,8 @@ pub trait StoredLevel: Copy + sealed::Sealed {
     fn is_as_large(self, other: Self) -> bool;
     /// Levels of 8 bits as they are.
     fn narrow(levels: &[Self]) -> Option<&[i8]>;
+    /// Levels in 16 bits.
+    fn wide(levels: &[Self]) -> Cow<'_, [i16]>;
 }
 
 mod sealed {
@@ -44,7 +48,7 @@ impl Potential for i32 {
 }
 
 macro_rules! level {
-    ($elem:ty, $narrow:expr) => {
+    ($elem:ty, $narrow:expr, $wide:expr) => {
         impl StoredLevel for $elem {
             const MOST: i32 = <$elem>::MAX as i32;
             #[inline(always)]
@@ -71,8 +75,12 @@ macro_rules! level {
             fn narrow(levels: &[Self]) -> Option<&[i8]> {
                 $narrow(levels)
             }
+            #[inline(always)]
+            fn wide(levels: &[Self]) -> Cow<'_, [i16]> {
+                $wide(levels)
+            }
         }
     };
 }
-level!(i8, Some);
-level!(i16, |_| None);
+level!(i8, Some, |levels: &[i8]| Cow::Owned(levels.iter().map(|&level| level.into()).collect()));
+level!(i16, |_| None, Cow::Borrowed);
