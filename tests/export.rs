@@ -16,7 +16,8 @@ use snnc::npy::NpyHeader;
 use snnc_examples::gpt2::{Activation, Gpt2Config};
 use snnc_ir::eval::{Content, Evaluator, Memory};
 use snnc_ir::membrane::Membrane;
-use snnc_ir::{Code, Graph, Ssa, Tensor};
+use snnc_ir::op::LevelOp;
+use snnc_ir::{Code, Graph, Node, Op, Ssa, Tensor};
 use snnc_passes::levels::Levels;
 use snnc_passes::options::{Override, QuantOptions, Thresholds};
 use snnc_runtime::Options;
@@ -42,9 +43,18 @@ fn check(name: &str, graph: &Graph) {
 
 #[track_caller]
 fn check_within(name: &str, graph: &Graph, most: f32) {
-    let exported = onnx::export(graph).unwrap_or_else(|e| panic!("{name}: {e}"));
-    let proof = exported.proof;
-    assert!(proof.range > 0.0 && proof.difference <= most * proof.range, "{name}: {}", proof.line());
+    let is_linear = |node: &Node| matches!(node.op, Op::Level(LevelOp::Ssa { variant: Ssa::Linear { .. }, .. }));
+    let has_linear = graph.nodes.iter().any(is_linear);
+    for opset in [onnx::OPSET, onnx::OPSET_MAX] {
+        let exported = onnx::export(graph, opset).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let proof = exported.proof;
+        let nodes = exported.model.graph.unwrap_or_default().node;
+        let operators = nodes.iter().filter(|node| node.op_type == "LinearAttention").count();
+        assert_eq!(operators > 0, has_linear && opset == onnx::OPSET_MAX, "{name}");
+        // The operator's sums are f32.
+        let most = if operators > 0 { most.max(NEAR) } else { most };
+        assert!(proof.range > 0.0 && proof.difference <= most * proof.range, "{name}: {}", proof.line());
+    }
 }
 
 fn levels(code: Code, steps: u16) -> QuantOptions {
@@ -137,7 +147,7 @@ fn every_family() {
 fn time_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let options = QuantOptions { membrane: Some(Membrane::IF), ..levels(Code::Unary, 4) };
-    let refused = onnx::export(&converted(imported(&TINY), options)).unwrap_err().to_string();
+    let refused = onnx::export(&converted(imported(&TINY), options), onnx::OPSET).unwrap_err().to_string();
     assert!(refused.contains("ONNX has no timesteps") && refused.contains("--neuron fire"), "{refused}");
     write_small_model(folder.path());
     let run = |line: &str| Command::new(snnc()).args(line.split(' ')).current_dir(folder.path()).output().unwrap();

@@ -10,6 +10,7 @@ use crate::units::{count, si};
 use clap::Args;
 use serde_json::Value as Json;
 use snnc::chat::conversation::{ChatOptions, Conversation, Kept, Turn, TurnFigures};
+use snnc::chat::find::{no_template, template_source};
 use snnc::chat::python::Moment;
 use snnc::chat::template::{ChatTemplate, TemplateValues};
 use snnc::energy::{self, PriceList};
@@ -20,7 +21,6 @@ use snnc::generate::{Stopped, slides};
 use snnc::model::{EngineOptions, Loaded};
 use snnc::sliding::OnFull;
 use snnc::tokens::Tokens;
-use snnc::tokens::language_files::template_file;
 use snnc::tokens::start::StartChoice;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, ErrorCode, Stage};
@@ -133,18 +133,12 @@ impl ChatCommand {
         let language = tokens.language();
         let now = self.date.unwrap_or_else(Moment::now);
         let values = TemplateValues { now, named: self.template_values.clone() };
-        let (source, place) = match &self.template {
-            Some(path) => (template_file(path)?, path.display().to_string()),
-            None if language.chat_template.is_empty() => {
-                let what = "has no chat template, so a conversation cannot be written as this network knows it";
-                return Err(Diagnostic::new(loaded.path.display().to_string(), what)
-                    .code(ErrorCode::OPTION)
-                    .note("name one with --template FILE, or compile with tokenizer_config.json or chat_template.jinja beside the model")
-                    .note("`snnc run` continues a text")
-                    .into());
-            }
-            None => (language.chat_template.clone(), format!("{}: chat template", loaded.path.display())),
+        let found = template_source(loaded, language, self.template.as_deref())?;
+        let missing = || {
+            let place = loaded.path.display().to_string();
+            no_template(&place).note("`snnc run` continues a text")
         };
+        let (source, place) = found.ok_or_else(missing)?;
         Ok(ChatTemplate::new(&source, &place, language, values)?)
     }
 }

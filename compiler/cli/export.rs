@@ -57,6 +57,9 @@ pub struct ExportCommand {
     /// Output file; with --to nir and --to sana-fe a folder
     #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
+    /// Version of ONNX's operators, 17 to 27; from 27 on linear attention is the operator LinearAttention
+    #[arg(long, value_name = "N", default_value_t = onnx::OPSET, value_parser = clap::value_parser!(i64).range(onnx::OPSET..=onnx::OPSET_MAX), help_heading = "ONNX")]
+    opset: i64,
     /// Whose understanding of NIR to write for: nir, snntorch, norse, sinabs or spikingjelly
     #[arg(long, value_name = "DIALECT", default_value = "nir", value_parser = dialect, help_heading = "NIR")]
     dialect: Dialect,
@@ -97,7 +100,7 @@ impl ExportCommand {
         }
         match self.to {
             ExportFormat::Onnx => {
-                let exported = onnx::export(graph)?;
+                let exported = onnx::export(graph, self.opset)?;
                 status(&exported.proof.line());
                 let written = onnx::write(exported, &self.output)?;
                 let data = if written.has_data_file { " with the weights in a file beside it" } else { "" };

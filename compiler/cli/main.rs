@@ -27,6 +27,7 @@ mod report;
 mod report_text;
 mod run;
 mod sampling;
+mod serve;
 mod shell;
 mod show;
 mod signals;
@@ -70,6 +71,7 @@ enum Command {
     Compile(compile::CompileCommand),
     Run(run::RunCommand),
     Chat(chat::ChatCommand),
+    Serve(serve::ServeCommand),
     Eval(eval::EvalCommand),
     Energy(energy::EnergyCommand),
     Inspect(inspect::InspectCommand),
@@ -97,6 +99,7 @@ impl Command {
             Command::Compile(command) => command.files(),
             Command::Run(command) => command.files(),
             Command::Chat(command) => command.files(),
+            Command::Serve(command) => command.files(),
             Command::Eval(command) => command.files(),
             Command::Energy(command) => command.files(),
             Command::Inspect(command) => command.files(),
@@ -158,6 +161,7 @@ fn main() -> ExitCode {
         Command::Compile(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Chat(command) => command.run(),
+        Command::Serve(command) => command.run(),
         Command::Eval(command) => return verdict(command.run()),
         Command::Energy(command) => command.run(),
         Command::Inspect(command) => command.run(),

@@ -273,7 +273,11 @@ const UNSETTLED: usize = 128;
 #[derive(Debug)]
 pub struct Writing<'a> {
     tokens: &'a Tokens,
-    request: Request<'a>,
+    most: Option<usize>,
+    stop: Vec<String>,
+    on_full: OnFull,
+    /// Nothing stands before the text.
+    begins: bool,
     sampler: Sampler,
     /// The prompt's, and those that were written.
     ids: Vec<u32>,
@@ -292,13 +296,25 @@ pub struct Writing<'a> {
 
 impl<'a> Writing<'a> {
     /// At the start: `ids` are the prompt's, whose first `kept` stay when the context is full.
-    pub fn new(tokens: &'a Tokens, request: Request<'a>, ids: Vec<u32>, kept: usize) -> Self {
-        let hold = request.stop.iter().map(String::len).max().unwrap_or(0);
-        let text = Growing { hold, rewritten: tokens.rewrites(), ..Growing::default() };
-        let stopped = (request.most == Some(0)).then_some(Stopped::Enough);
-        let (sampler, prompt_tokens, settled) = (Sampler::new(request.options), ids.len(), String::new());
-        let window = ids.clone();
-        Self { tokens, request, sampler, ids, prompt_tokens, window, kept, settled, settled_tokens: 0, text, stopped }
+    pub fn new(tokens: &'a Tokens, request: Request<'_>, ids: Vec<u32>, kept: usize) -> Self {
+        let Request { prompt, most, options, stop, on_full } = request;
+        let hold = stop.iter().map(String::len).max().unwrap_or(0);
+        Self {
+            tokens,
+            most,
+            stop: stop.to_vec(),
+            on_full,
+            begins: prompt.is_empty(),
+            sampler: Sampler::new(options),
+            prompt_tokens: ids.len(),
+            window: ids.clone(),
+            ids,
+            kept,
+            settled: String::new(),
+            settled_tokens: 0,
+            text: Growing { hold, rewritten: tokens.rewrites(), ..Growing::default() },
+            stopped: (most == Some(0)).then_some(Stopped::Enough),
+        }
     }
 
     /// Chooses a token by the logits of the last one; it is the next to be run, unless the text is done. `full`: the context
@@ -312,11 +328,11 @@ impl<'a> Writing<'a> {
         self.ids.push(id);
         self.window.push(id);
         self.decode()?;
-        if self.text.stops_at(self.request.stop) {
+        if self.text.stops_at(&self.stop) {
             self.stopped = Some(Stopped::StopText);
-        } else if self.request.most.is_some_and(|most| self.written().len() >= most) {
+        } else if self.most.is_some_and(|most| self.written().len() >= most) {
             self.stopped = Some(Stopped::Enough);
-        } else if full && self.request.on_full == OnFull::Stop {
+        } else if full && self.on_full == OnFull::Stop {
             self.stopped = Some(Stopped::Context);
         }
         Ok(self.stopped.is_none().then_some(id))
@@ -325,7 +341,7 @@ impl<'a> Writing<'a> {
     /// Decodes what is written. Text is settled where both halves of its tokens give it, one after the other.
     fn decode(&mut self) -> Result<(), Diagnostic> {
         let open = &self.ids[self.prompt_tokens + self.settled_tokens..];
-        let begins = self.settled_tokens == 0 && self.request.prompt.is_empty();
+        let begins = self.settled_tokens == 0 && self.begins;
         let text = |ids: &[u32], begins| if begins { self.tokens.decode(ids) } else { self.tokens.continuation(ids) };
         let whole = text(open, begins)?;
         let halves = if open.len() < UNSETTLED || self.tokens.rewrites() {

@@ -33,7 +33,7 @@ struct MadePrograms {
 
 /// What is continued.
 #[derive(Clone, Debug)]
-pub enum Prompt {
+pub enum GivenPrompt {
     /// A text.
     Text(String),
     /// Ids, with the start token where the network wants one.
@@ -250,7 +250,7 @@ impl SharedModel {
     /// A prompt that the network cannot take; a text without a tokenizer; what `show` refuses.
     pub fn write(
         &self,
-        prompt: Prompt,
+        prompt: GivenPrompt,
         request: &Request<'_>,
         plain: bool,
         show: &mut dyn FnMut(&str) -> Result<(), Diagnostics>,
@@ -258,20 +258,20 @@ impl SharedModel {
         let program = self.program()?;
         let tokens = match (self.tokens_if_any()?, &prompt) {
             (Some(tokens), _) => tokens,
-            (None, Prompt::Text(_)) => return Err(self.loaded.no_tokenizer().into()),
-            (None, Prompt::Ids(given)) => {
+            (None, GivenPrompt::Text(_)) => return Err(self.loaded.no_tokenizer().into()),
+            (None, GivenPrompt::Ids(given)) => {
                 let ids = generate_ids(&program, request, given, &mut |_| show(""))?;
                 return Ok(Continuation { prompt_tokens: given.len(), ids, text: None });
             }
         };
         let tokens = if plain { Arc::new(self.loaded.tokens(&self.start)?.plain()) } else { tokens };
         let (text, ids) = match prompt {
-            Prompt::Text(text) => {
+            GivenPrompt::Text(text) => {
                 let most = request.prompt_tokens_max(program.graph().context as usize);
                 let ids = prompt_ids(&tokens, &text, most, "prompt")?;
                 (text, ids)
             }
-            Prompt::Ids(ids) => {
+            GivenPrompt::Ids(ids) => {
                 let start = tokens.start();
                 (tokens.decode(ids.strip_prefix(start).unwrap_or(&ids))?, ids)
             }

@@ -8,7 +8,7 @@ use snnc::generate::Request;
 use snnc::model::{EngineOptions, Loaded, threads_or_all};
 use snnc::option_values;
 use snnc::progress::Silent;
-use snnc::shared_model::{Prompt, SharedModel};
+use snnc::shared_model::{GivenPrompt, SharedModel};
 use snnc::sliding::OnFull;
 use snnc::tokens::start::StartChoice;
 use snnc_ir::diagnostic::Diagnostics;
@@ -197,7 +197,7 @@ pub extern "C" fn snnc_generate(
 ) -> SnncStatus {
     call(|| {
         let model = handle(model, "model")?;
-        let prompt = Prompt::Text(text(prompt, "prompt")?.to_string());
+        let prompt = GivenPrompt::Text(text(prompt, "prompt")?.to_string());
         let plain = snnc_generate_options();
         let asked = if options.is_null() { &plain } else { handle(options, "options")? };
         let on_full = if asked.slide { OnFull::Slide } else { OnFull::Stop };

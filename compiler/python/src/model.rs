@@ -19,7 +19,7 @@ use snnc::generate::{Generated, Request, Stopped};
 use snnc::model::{EngineOptions, Loaded};
 use snnc::option_values::{context, min_p, most_tokens, repeat_penalty, temperature, top_p, whole};
 use snnc::progress::{Progress, Silent};
-use snnc::shared_model::{Prompt, SharedModel};
+use snnc::shared_model::{GivenPrompt, SharedModel};
 use snnc::sliding::OnFull;
 use snnc::spikes::{LayerSpikes, WatchedLayer};
 use snnc_ir::Diagnostic;
@@ -131,6 +131,7 @@ struct ExportAsked {
     ids: Option<Vec<u32>>,
     dialect: String,
     placement: String,
+    opset: i64,
 }
 
 fn exported(loaded: &Loaded, asked: &ExportAsked) -> Result<Json, Diagnostics> {
@@ -144,7 +145,12 @@ fn exported(loaded: &Loaded, asked: &ExportAsked) -> Result<Json, Diagnostics> {
     let json = |value: serde_json::Result<Json>| value.unwrap_or_default();
     match asked.to.as_str() {
         "onnx" => {
-            let made = onnx::export(graph)?;
+            let versions = onnx::OPSET..=onnx::OPSET_MAX;
+            if !versions.contains(&asked.opset) {
+                let known = format!("versions from {} to {}", onnx::OPSET, onnx::OPSET_MAX);
+                return Err(unknown("opset", &asked.opset.to_string(), &known));
+            }
+            let made = onnx::export(graph, asked.opset)?;
             let proof = made.proof;
             let files = onnx::write(made, &asked.output)?;
             Ok(json!({
@@ -189,7 +195,7 @@ fn stopped(why: Option<Stopped>) -> Json {
 /// Writes what `snnc run` writes; facts as JSON.
 fn write_text(
     kept: &SharedModel,
-    prompt: Prompt,
+    prompt: GivenPrompt,
     written: &WritingOptions,
     show: &mut dyn FnMut(&str) -> Result<(), Diagnostics>,
 ) -> Result<Json, Diagnostics> {
@@ -276,11 +282,12 @@ impl Core {
         ids: Option<PyReadonlyArrayDyn<'_, u32>>,
         dialect: String,
         placement: String,
+        opset: i64,
         progress: Told,
     ) -> PyResult<String> {
         let ids = ids.as_ref().map(ids_of);
         let kept = Arc::clone(&self.kept);
-        let asked = ExportAsked { to, output, ids, dialect, placement };
+        let asked = ExportAsked { to, output, ids, dialect, placement, opset };
         Ok(work(py, progress.as_ref(), move |_| exported(kept.loaded(), &asked))?.to_string())
     }
 
@@ -295,8 +302,8 @@ impl Core {
     ) -> PyResult<PieceStream> {
         let written = read(py, || written(given))?;
         let prompt = match (prompt, &ids) {
-            (Some(text), _) => Prompt::Text(text),
-            (None, ids) => Prompt::Ids(ids.as_ref().map(ids_of).unwrap_or_default()),
+            (Some(text), _) => GivenPrompt::Text(text),
+            (None, ids) => GivenPrompt::Ids(ids.as_ref().map(ids_of).unwrap_or_default()),
         };
         let kept = Arc::clone(&self.kept);
         py.detach(|| kept.is_ready().map(drop)).map_err(|diagnostics| exception(py, &diagnostics))?;

@@ -3,6 +3,7 @@
 //! Law: an answer depends on the ids before it alone. They are those of the text that the template gives, but for answers, whose
 //! ids stay as the network chose them. What is said is text: names of special tokens in it are no tokens.
 
+use super::spoken::SpokenWords;
 use super::template::{ChatTemplate, Message};
 use crate::evaluate::logits_of;
 use crate::generate::{Request, Stopped, Writing, start_tokens};
@@ -83,8 +84,7 @@ pub struct Conversation<'a> {
     output: String,
     session: Session,
     context: usize,
-    /// Names of special tokens, the longest first.
-    special: Vec<String>,
+    words: SpokenWords<'a>,
     messages: Vec<Message>,
     turns: u64,
     /// The text of the conversation as far as it is tokenised.
@@ -100,9 +100,6 @@ struct ConversationIds {
     seen: usize,
     kept: Kept,
 }
-
-/// Stands inside the name of a special token that is said, until it is tokenised. It is no character, so nobody says it.
-const MARK: char = '\u{fdd0}';
 
 fn add(sum: &mut Activity, run: &Activity) {
     sum.tokens += run.tokens;
@@ -128,7 +125,7 @@ impl<'a> Conversation<'a> {
             output: logits_of(program.graph())?,
             session: Session::new(program.clone())?,
             context: program.graph().context as usize,
-            special: tokens.special_names(),
+            words: SpokenWords::new(tokens),
             messages: Vec::new(),
             turns: 0,
             text: String::new(),
@@ -143,7 +140,7 @@ impl<'a> Conversation<'a> {
         self.forget();
         self.turns = 0;
         let system = self.options.system.iter();
-        self.messages = system.map(|text| Message { role: "system", content: self.marked(text) }).collect();
+        self.messages = system.map(|text| Message { role: "system", content: self.words.marked(text) }).collect();
     }
 
     /// Forgets the state, not the conversation.
@@ -168,7 +165,7 @@ impl<'a> Conversation<'a> {
         question: &str,
         show: &mut dyn FnMut(&str) -> Result<(), Diagnostics>,
     ) -> Result<Turn, Diagnostics> {
-        self.messages.push(Message { role: "user", content: self.marked(question) });
+        self.messages.push(Message { role: "user", content: self.words.marked(question) });
         let turn = self.answer(show);
         if turn.is_err() {
             self.messages.pop();
@@ -196,9 +193,9 @@ impl<'a> Conversation<'a> {
     fn prompt(&self, text: &str) -> Result<ConversationIds, Diagnostic> {
         let past = self.session.past();
         let (ids, seen, kept) = match text.strip_prefix(self.text.as_str()).filter(|_| past > 0) {
-            Some(rest) => ([&self.ids[..], &self.encode(rest, false)?].concat(), past, Kept::All),
+            Some(rest) => ([&self.ids[..], &self.words.encode(rest, false)?].concat(), past, Kept::All),
             None => {
-                let ids = self.encode(text, true)?;
+                let ids = self.words.encode(text, true)?;
                 let same = ids.iter().zip(&self.ids[..past]).take_while(|(a, b)| a == b).count();
                 (ids, same, if past == 0 { Kept::All } else { Kept::Start(same) })
             }
@@ -307,50 +304,11 @@ impl<'a> Conversation<'a> {
         if system.iter().any(|message| message.role == "system") {
             // A template may refuse a conversation without a question.
             let told = self.template.render(system, false).unwrap_or_default();
-            let own = if text.starts_with(&told) { self.encode(&told, true)? } else { Vec::new() };
+            let own = if text.starts_with(&told) { self.words.encode(&told, true)? } else { Vec::new() };
             if ids.starts_with(&own) {
                 return Ok(own.len().max(start_tokens(self.tokens, ids)));
             }
         }
         Ok(start_tokens(self.tokens, ids))
-    }
-
-    /// What is said, with a mark inside every name of a special token.
-    fn marked(&self, said: &str) -> String {
-        let mut text = said.replace(MARK, "\u{fffd}");
-        for name in &self.special {
-            if text.contains(name.as_str()) {
-                let first = name.chars().next().map_or(0, char::len_utf8);
-                text = text.replace(name.as_str(), &format!("{}{MARK}{}", &name[..first], &name[first..]));
-            }
-        }
-        text
-    }
-
-    /// The ids of a text that the template gave; `first`: nothing is before it. Where a name of a special token was said, the
-    /// text between two special tokens of the template is plain text.
-    fn encode(&self, text: &str, first: bool) -> Result<Vec<u32>, Diagnostic> {
-        if !text.contains(MARK) {
-            return self.tokens.passage(text, first);
-        }
-        let mut ids = Vec::new();
-        let mut rest = text;
-        while !rest.is_empty() {
-            let found = self.special.iter().filter_map(|name| Some((rest.find(name.as_str())?, name.len())));
-            // The first, and of several there the longest.
-            let (at, length) =
-                found.min_by_key(|&(at, length)| (at, std::cmp::Reverse(length))).unwrap_or((rest.len(), 0));
-            let (said, after) = rest.split_at(at);
-            let (token, after) = after.split_at(length);
-            let begins = first && rest.len() == text.len();
-            if said.contains(MARK) {
-                ids.extend(self.tokens.plain_passage(&said.replace(MARK, ""), begins)?);
-                ids.extend(self.tokens.passage(token, false)?);
-            } else {
-                ids.extend(self.tokens.passage(&rest[..at + length], begins)?);
-            }
-            rest = after;
-        }
-        Ok(ids)
     }
 }

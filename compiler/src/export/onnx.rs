@@ -5,6 +5,7 @@ use prost::Message;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, ErrorCode, Graph, Stage};
 use snnc_onnx::export::OnnxExport;
+pub use snnc_onnx::export::{OPSET, OPSET_MAX};
 use snnc_onnx::proto::StringStringEntryProto;
 use snnc_passes::collapse;
 use std::path::{Path, PathBuf};
@@ -24,11 +25,11 @@ pub struct OnnxFiles {
     pub has_data_file: bool,
 }
 
-/// The ONNX file of a program at stage spiking or quantised.
+/// The ONNX file of a program at stage spiking or quantised, in operators of a version from `OPSET` to `OPSET_MAX`.
 ///
 /// # Errors
 /// It has time-stepped neurons: their order of spikes has no form without time. What was made computes something else.
-pub fn export(graph: &Graph) -> Result<OnnxExport, Diagnostics> {
+pub fn export(graph: &Graph, opset: i64) -> Result<OnnxExport, Diagnostics> {
     if collapse::depends_on_order(graph) {
         let message = "time-stepped neurons answer within a timestep, and ONNX has no timesteps";
         let note = "compile with `--neuron fire`, or export the program with `--to nir`";
@@ -36,9 +37,9 @@ pub fn export(graph: &Graph) -> Result<OnnxExport, Diagnostics> {
     }
     let vocabulary = convert::vocabulary(graph)?;
     match graph.stage {
-        Stage::Spiking => snnc_onnx::export::export(&collapse::collapse(graph)?, vocabulary),
+        Stage::Spiking => snnc_onnx::export::export(&collapse::collapse(graph)?, vocabulary, opset),
         Stage::Imported | Stage::Tensor | Stage::Quantised | Stage::Training => {
-            snnc_onnx::export::export(graph, vocabulary)
+            snnc_onnx::export::export(graph, vocabulary, opset)
         }
     }
 }

@@ -202,7 +202,11 @@ impl<'a> Turns<'a> {
 
 impl OnnxCall<'_> {
     /// Heads of an input, which may hold them side by side.
-    fn heads_of(&self, i: usize, heads: impl Fn(usize) -> Result<usize, String>) -> Result<HeadArray, String> {
+    pub(super) fn heads_of(
+        &self,
+        i: usize,
+        heads: impl Fn(usize) -> Result<usize, String>,
+    ) -> Result<HeadArray, String> {
         let x = self.arg(i)?;
         match x.sizes() {
             &[b, n, d] => HeadArray::split([b, n, d], floats(x)?, heads(d)?),

@@ -10,6 +10,7 @@ pub mod call;
 mod contrib;
 mod elementwise;
 pub mod graph;
+mod linear_attention;
 mod network;
 mod quantised;
 mod reduce;
@@ -121,6 +122,7 @@ pub const OPERATORS: &[(&str, Meaning)] = &[
     ("LayerNormalization", |c| all(c.layer_norm(LAYER_NORM_EPS, true))),
     ("Less", |c| one(c.comparison())),
     ("LessOrEqual", |c| one(c.comparison())),
+    ("LinearAttention", |c| all(c.linear_attention())),
     ("Log", |c| one(c.unary())),
     ("LogSoftmax", |c| one(c.softmax())),
     ("MatMul", |c| one(c.matmul())),

@@ -2,8 +2,8 @@
 //!
 //! Queries are `[batch, kv_heads, group, sequence, width]`, keys and values have one group.
 
-use super::Lowering;
-use super::builder::{DOUBLE, FLOAT, INT64, OnnxBuilder, ValueName, int};
+use super::builder::{DOUBLE, FLOAT, INT64, OnnxBuilder, ValueName, float, int, word};
+use super::{Lowering, OPSET_OF_LINEAR_ATTENTION};
 use snnc_ir::op::Heads;
 use snnc_ir::ssa::meaning::{FIRST_SPIKE_WEIGHT, FRESH, HALVINGS, phase_weights};
 use snnc_ir::ssa::{Output, Ssa};
@@ -58,6 +58,9 @@ impl Lowering<'_> {
             Ssa::TopK { phases, keys } => self.timed(at, heads, phases, Some(keys)),
             Ssa::Coincidence { squared } => self.coincident(at, heads, squared),
             Ssa::Lif { output: Output::Mean } => self.coincident(at, heads, false),
+            Ssa::Linear { .. } if self.builder.opset >= OPSET_OF_LINEAR_ATTENTION && heads.window.is_none() => {
+                self.linear_attention_operator(at, heads)
+            }
             Ssa::Linear { .. } => self.linear_attention(at, heads),
             Ssa::Lif { output: Output::Spikes } => {
                 let message =
@@ -196,6 +199,57 @@ impl Lowering<'_> {
         let scores = b.plain("MatMul", &[&q, &k]);
         let weights = b.plain("Mul", &[&scores, &left]);
         self.mean(at, heads, &weights, &v, fading.fresh)
+    }
+
+    /// Linear attention as ONNX's operator. Values have a 1 behind them, so that its sums are those of values and of weights.
+    fn linear_attention_operator(&mut self, at: Value, heads: Heads) -> ValueName {
+        let [q, k, v] = [0, 1, 2].map(|i| self.operand(at, i));
+        let (query, kv, width) = (i64::from(heads.query), i64::from(heads.kv), self.width(at) as i64);
+        let half_lives = self.constant(at, 4).as_i32().unwrap_or_default().to_vec();
+        let (positions, own) = (self.positions(), width / query);
+        let sink = self.operand(at, 3);
+        let b = &mut self.builder;
+        let v = b.reshape(&v, &[0, 0, kv, own]);
+        let (first, second, last) = (b.ints(&[0]), b.ints(&[1]), b.ints(&[3]));
+        let one_each = b.plain("Slice", &[&v, &first, &second, &last]);
+        let (zero, one) = (b.number(0.0), b.number(1.0));
+        let zeros = b.plain("Mul", &[&one_each, &zero]);
+        let ones = b.plain("Add", &[&zeros, &one]);
+        let v = b.op("Concat", &[&v, &ones], vec![int("axis", 3)]);
+        let v = b.reshape(&v, &[0, 0, kv * (own + 1)]);
+        let mut attributes = vec![int("q_num_heads", query), int("kv_num_heads", kv), float("scale", 1.0)];
+        let sums = if half_lives.iter().all(|&every| every <= 0) {
+            attributes.push(word("update_rule", "linear"));
+            b.op("LinearAttention", &[&q, &k, &v], attributes)
+        } else {
+            // A state halves where a block of its half-life begins.
+            let every: Vec<i64> =
+                half_lives.iter().map(|&every| if every > 0 { i64::from(every) } else { NEVER }).collect();
+            let every = b.ints(&every);
+            let position = b.plain("Unsqueeze", &[&positions, &second]);
+            let place = b.plain("Mod", &[&position, &every]);
+            let begins = b.int(0);
+            let begins = b.plain("Equal", &[&place, &begins]);
+            let half = b.number(-std::f32::consts::LN_2);
+            let decay = b.plain("Where", &[&begins, &half, &zero]);
+            let sizes = b.plain("Shape", &["input_ids"]);
+            let heads_of_keys = b.ints(&[kv]);
+            let sizes = b.op("Concat", &[&sizes, &heads_of_keys], vec![int("axis", 0)]);
+            let decay = b.plain("Expand", &[&decay, &sizes]);
+            attributes.push(word("update_rule", "gated"));
+            b.op("LinearAttention", &[&q, &k, &v, "", &decay], attributes)
+        };
+        let sums = b.reshape(&sums, &[0, 0, query, own + 1]);
+        let (start, middle, end) = (b.ints(&[0]), b.ints(&[own]), b.ints(&[own + 1]));
+        let of_values = b.plain("Slice", &[&sums, &start, &middle, &last]);
+        let total = b.plain("Slice", &[&sums, &middle, &end, &last]);
+        let sink = b.reshape(&sink, &[query, 1]);
+        let all = b.plain("Add", &[&total, &sink]);
+        let is_nothing = b.plain("Equal", &[&all, &zero]);
+        let all = b.plain("Where", &[&is_nothing, &one, &all]);
+        let out = b.plain("Div", &[&of_values, &all]);
+        let out = b.plain("Where", &[&is_nothing, &zero, &out]);
+        b.reshape(&out, &[0, 0, width])
     }
 
     /// The weighted mean of values, with a sink in units of a fresh key's weight; 0 where nothing weighs.

@@ -23,6 +23,8 @@ pub(super) type ValueName = String;
 #[derive(Default)]
 pub(super) struct OnnxBuilder {
     pub nodes: Vec<NodeProto>,
+    /// The version of ONNX's operators.
+    pub opset: i64,
     /// By type, sizes and elements.
     constants: IndexMap<(i32, Vec<i64>, Bytes), ValueName>,
     /// Where the nodes that follow come from.
@@ -123,13 +125,13 @@ impl OnnxBuilder {
 
     /// Mean, sum or maximum over the innermost axis, which stays with one element.
     pub fn reduce(&mut self, op_type: &str, x: &str) -> ValueName {
-        match op_type {
-            // Its axes are an operand since version 13 of the operators.
-            "ReduceSum" => {
+        // Axes are an operand, of sums since version 13 of the operators, of all others since 18.
+        match op_type == "ReduceSum" || self.opset >= 18 {
+            true => {
                 let axes = self.ints(&[-1]);
                 self.plain(op_type, &[x, &axes])
             }
-            _ => self.op(op_type, &[x], vec![ints("axes", &[-1])]),
+            false => self.op(op_type, &[x], vec![ints("axes", &[-1])]),
         }
     }
 
@@ -154,6 +156,21 @@ impl OnnxBuilder {
 /// An attribute with one integer.
 pub(super) fn int(name: &str, x: i64) -> AttributeProto {
     AttributeProto { name: name.into(), i: Some(x), r#type: 2, ..AttributeProto::default() }
+}
+
+/// An attribute with a word.
+pub(super) fn word(name: &str, text: &str) -> AttributeProto {
+    AttributeProto {
+        name: name.into(),
+        s: Some(text.as_bytes().to_vec().into()),
+        r#type: 3,
+        ..AttributeProto::default()
+    }
+}
+
+/// An attribute with a number.
+pub(super) fn float(name: &str, x: f32) -> AttributeProto {
+    AttributeProto { name: name.into(), f: Some(x), r#type: 1, ..AttributeProto::default() }
 }
 
 /// An attribute with integers.

@@ -27,11 +27,25 @@ use snnc_ir::op::{ArrayOp, Binary, DenseOp, Layout, LeafOp, LevelOp, Pairs, Spik
 use snnc_ir::{Diagnostic, ErrorCode, Graph, Op, Tensor, Value};
 use std::collections::HashMap;
 
-/// The version of ONNX's operators: the newest that all runtimes of the last years know.
-const OPSET: i64 = 17;
+/// The version of ONNX's operators without another wish: the newest that all runtimes of the last years know.
+pub const OPSET: i64 = 17;
 
-/// The version of the format that goes with it.
-const IR_VERSION: i64 = 8;
+/// The newest version that can be wished for.
+pub const OPSET_MAX: i64 = 27;
+
+/// From this version on there is an operator for linear attention.
+const OPSET_OF_LINEAR_ATTENTION: i64 = 27;
+
+/// The version of the format that goes with operators of a version.
+fn format_version(opset: i64) -> i64 {
+    match opset {
+        ..=17 => 8,
+        18..=20 => 9,
+        21..=22 => 10,
+        23 => 11,
+        _ => 12,
+    }
+}
 
 /// The largest level that fits in 8 bits with a sign.
 const LEVEL_MAX: i32 = 127;
@@ -48,13 +62,14 @@ pub struct OnnxExport {
     pub proof: ExportProof,
 }
 
-/// The ONNX file of a program at stage quantised, whose table of tokens has `vocabulary` rows. It is run on random tokens, and
-/// compared with the program.
+/// The ONNX file of a program at stage quantised, whose table of tokens has `vocabulary` rows, in operators of a version from
+/// `OPSET` to `OPSET_MAX`. It is run on random tokens, and compared with the program.
 ///
 /// # Errors
 /// It has attention that answers within a timestep. What was made computes something else.
-pub fn export(graph: &Graph, vocabulary: usize) -> Result<OnnxExport, Diagnostics> {
+pub fn export(graph: &Graph, vocabulary: usize, opset: i64) -> Result<OnnxExport, Diagnostics> {
     let mut lowering = Lowering::new(graph);
+    lowering.builder.opset = opset;
     let mut outputs = Vec::new();
     for (value, node) in graph.iter() {
         lowering.builder.at(graph.site(value).map_or(String::new(), |site| site.to_string()));
@@ -81,11 +96,11 @@ pub fn export(graph: &Graph, vocabulary: usize) -> Result<OnnxExport, Diagnostic
         output: outputs,
     };
     let model = ModelProto {
-        ir_version: IR_VERSION,
+        ir_version: format_version(opset),
         producer_name: "snnc".into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
         graph: Some(proto),
-        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: opset }],
         functions: Vec::new(),
     };
     let proof = proof::prove(&model, graph, vocabulary)?;

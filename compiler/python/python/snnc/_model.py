@@ -342,12 +342,14 @@ class Model:
         ids: Any = None,
         dialect: str = "nir",
         placement: str = "layers",
+        opset: int = 17,
         progress: Progress = None,
     ) -> dict[str, Any]:
         """Writes the program in the format of another tool, as ``snnc export`` does.
 
         ``to`` is ``"onnx"``, ``"nir"``, ``"sana-fe"`` or ``"npz"``. ``path`` is a file, or for NIR and SANA-FE a folder. ``ids`` are
-        tokens to run, ``[tokens]``: ``"npz"`` needs them, and a folder then has spikes as well.
+        tokens to run, ``[tokens]``: ``"npz"`` needs them, and a folder then has spikes as well. ``opset`` is the version of ONNX's
+        operators, 17 to 27.
 
         Returns what was made: the manifest of a folder, or the facts of a file. The format's words are in the documentation.
 
@@ -360,7 +362,7 @@ class Model:
                 raise OptionError(f"has {rows.ndim} dimensions; [tokens] is expected", code="E0701", place="ids")
             rows = rows.reshape(-1)
         with telling(progress) as told:
-            return json.loads(self._core.export(to, Path(path), rows, dialect, placement, told))
+            return json.loads(self._core.export(to, Path(path), rows, dialect, placement, opset, told))
 
     def generate(self, prompt: Any = "", *, progress: Progress = None, **options: Any) -> Generation:
         """Continues a text, or ids: an iterator of pieces of text.
