@@ -1,7 +1,7 @@
 //! A sequence whose spikes are counted. Tallies of a batch are of all its sequences together, so it runs alone, on a program that
 //! counts. Its tokens are the same.
 
-use crate::job::JobCounts;
+use crate::job::{JobCounts, SpikesBySite};
 use crate::served::ServedModel;
 use snnc::energy::run_pj;
 use snnc::lints::name_of;
@@ -51,7 +51,7 @@ impl CountedSequence {
         ids: &[u32],
         rows: Rows,
         prompt: bool,
-    ) -> Result<(Vec<f32>, Vec<(String, u64)>), Diagnostics> {
+    ) -> Result<(Vec<f32>, SpikesBySite), Diagnostics> {
         let before = self.session.events().to_vec();
         self.session.forward(ids, rows)?;
         let logits = self.session.take_f32(&model.output).unwrap_or_default();
@@ -89,10 +89,10 @@ impl CountedSequence {
 }
 
 /// Spikes of neurons, by site, in the order of the network.
-fn by_site(model: &ServedModel, events: &[Events]) -> Vec<(String, u64)> {
+fn by_site(model: &ServedModel, events: &[Events]) -> SpikesBySite {
     let graph = model.program.graph();
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
-    let mut sums: Vec<(String, u64)> = Vec::new();
+    let mut sums: SpikesBySite = Vec::new();
     for ((value, node), events) in graph.iter().zip(events) {
         if node.op.is_neuron() {
             let name = name_of(graph, value);

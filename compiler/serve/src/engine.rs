@@ -5,7 +5,7 @@
 
 use crate::counted::CountedSequence;
 use crate::figures::{Figures, TokenKind};
-use crate::job::{Job, JobEnd, JobEvent, ScoredToken, WrittenToken};
+use crate::job::{Job, JobEnd, JobEvent, ScoredToken, SpikesBySite, WrittenToken};
 use crate::served::ServedModel;
 use snnc::generate::{Request, Stopped, Writing};
 use snnc::score::log_sum_exp;
@@ -16,7 +16,7 @@ use snnc_runtime::{Batch, Rows};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -108,7 +108,7 @@ impl ServedSequence<'_> {
     }
 
     /// What is taken of logits: the next token, and what is told of it. None: it is done.
-    fn take(&mut self, logits: &[f32], full: bool, spikes: Option<Vec<(String, u64)>>) -> Result<bool, Diagnostics> {
+    fn take(&mut self, logits: &[f32], full: bool, spikes: Option<SpikesBySite>) -> Result<bool, Diagnostics> {
         let before = self.writing.written().len();
         let next = self.writing.take(logits, full)?;
         let written = &self.writing.written()[before..];
@@ -170,11 +170,8 @@ impl<'a> EngineLoop<'a> {
                 Err(_) => return false,
             }
         }
-        loop {
-            match self.received.try_recv() {
-                Ok(job) => self.queued.push_back(job),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        while let Ok(job) = self.received.try_recv() {
+            self.queued.push_back(job);
         }
         for place in &mut self.places {
             // Who no longer listens gives up the place.
@@ -204,8 +201,8 @@ impl<'a> EngineLoop<'a> {
         let best = free.max_by_key(|(i, place)| (same(place), usize::MAX - place.seen.len(), usize::MAX - i));
         let Some((at, place)) = best else { return };
         // The last token is run, for it is what the text follows; of scored prompts all are.
-        let keeps = !job.counted && !(job.echo && job.top.is_some());
-        let cached = if keeps { same(place).min(job.ids.len() - 1) } else { 0 };
+        let is_scored = job.scores_prompt();
+        let cached = if job.counted || is_scored { 0 } else { same(place).min(job.ids.len() - 1) };
         let request = Request {
             prompt: if job.begins { "" } else { " " },
             most: Some(job.most),
@@ -215,7 +212,6 @@ impl<'a> EngineLoop<'a> {
         };
         let writing = Writing::new(&self.model.tokens, request, job.ids.clone(), 0);
         let counted = if job.counted { CountedSequence::new(self.model) } else { Ok(None) };
-        let is_scored = job.echo && job.top.is_some();
         let mut sequence = ServedSequence {
             writing,
             read: 0,
@@ -258,7 +254,7 @@ impl<'a> EngineLoop<'a> {
         for (at, place) in self.places.iter().enumerate() {
             let Some(sequence) = place.sequence.as_ref().filter(|sequence| sequence.is_reading()) else { continue };
             let left = sequence.job.ids.len() - sequence.read;
-            let is_plain = sequence.counted.is_none() && !(sequence.job.echo && sequence.job.top.is_some());
+            let is_plain = sequence.counted.is_none() && !sequence.job.scores_prompt();
             if is_plain && left <= room {
                 room -= left;
                 short.push(at);
@@ -305,7 +301,7 @@ impl<'a> EngineLoop<'a> {
         let from = sequence.read;
         let to = (from + chunk).min(sequence.job.ids.len());
         let is_last = to == sequence.job.ids.len();
-        let is_scored = sequence.job.echo && sequence.job.top.is_some();
+        let is_scored = sequence.job.scores_prompt();
         let rows = match (is_scored, is_last) {
             (true, _) => Rows::All,
             (false, true) => Rows::Last,
@@ -392,7 +388,7 @@ impl<'a> EngineLoop<'a> {
         at: usize,
         mut sequence: ServedSequence<'a>,
         logits: Result<Vec<f32>, Diagnostics>,
-        spikes: Option<Vec<(String, u64)>>,
+        spikes: Option<SpikesBySite>,
     ) {
         let past = sequence.counted.as_ref().map_or_else(|| self.batch.past(at), CountedSequence::past);
         let full = past >= self.model.context();

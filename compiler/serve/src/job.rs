@@ -5,6 +5,9 @@ use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::SampleOptions;
 use tokio::sync::mpsc::UnboundedSender;
 
+/// Spikes by site, in the order of the network.
+pub type SpikesBySite = Vec<(String, u64)>;
+
 /// One sequence to write.
 #[derive(Debug)]
 pub struct Job {
@@ -30,6 +33,13 @@ pub struct Job {
     pub events: UnboundedSender<(usize, JobEvent)>,
 }
 
+impl Job {
+    /// Whether every token of the prompt is scored, so that none may be passed over.
+    pub fn scores_prompt(&self) -> bool {
+        self.echo && self.top.is_some()
+    }
+}
+
 /// What happens to a job.
 #[derive(Debug)]
 pub enum JobEvent {
@@ -51,7 +61,7 @@ pub struct WrittenToken {
     /// Its probability; of the token that ends a text there is none.
     pub scored: Option<ScoredToken>,
     /// Spikes that it took, by site.
-    pub spikes: Option<Vec<(String, u64)>>,
+    pub spikes: Option<SpikesBySite>,
 }
 
 /// A token and how probable it was.
@@ -88,7 +98,7 @@ pub struct JobCounts {
     /// Spikes of all neurons.
     pub spikes: u64,
     /// Spikes by site.
-    pub by_site: Vec<(String, u64)>,
+    pub by_site: SpikesBySite,
     /// By price list, in joules; none where something has no price.
     pub joules: Vec<(String, Option<f64>)>,
 }
