@@ -165,6 +165,7 @@ impl<'a> EngineLoop<'a> {
     fn admit(&mut self) -> bool {
         let is_idle = self.queued.is_empty() && self.places.iter().all(|place| place.sequence.is_none());
         if is_idle {
+            self.tell_figures();
             match self.received.recv() {
                 Ok(job) => self.queued.push_back(job),
                 Err(_) => return false,
@@ -187,10 +188,14 @@ impl<'a> EngineLoop<'a> {
                 self.begin(job);
             }
         }
+        self.tell_figures();
+        true
+    }
+
+    fn tell_figures(&self) {
         let running = self.places.iter().filter(|place| place.sequence.is_some()).count();
         self.figures.running.set(running as i64);
         self.figures.waiting.set(self.waiting.load(Ordering::SeqCst) as i64);
-        true
     }
 
     /// Gives a job the free place that has seen most of its prompt.

@@ -105,13 +105,16 @@ struct ReadyPrompt {
     ids: Vec<u32>,
     /// Its text, which stands before the answer with `echo`.
     text: String,
+    /// Tokens in front that are no part of the text.
+    unsaid: usize,
     begins: bool,
 }
 
 impl CompletionScores {
-    fn add(&mut self, model: &ServedModel, scored: &ScoredToken, offset: &mut usize) {
+    /// `said`: the token is part of the text.
+    fn add(&mut self, model: &ServedModel, scored: &ScoredToken, said: bool, offset: &mut usize) {
         let text = |id: u32| model.tokens.continuation(&[id]).unwrap_or_default();
-        let word = text(scored.id);
+        let word = if said { text(scored.id) } else { String::new() };
         self.text_offset.push(*offset);
         *offset += word.chars().count();
         self.tokens.push(word.clone());
@@ -135,7 +138,9 @@ fn ready(model: &ServedModel, prompts: &Prompts) -> Result<Vec<ReadyPrompt>, Api
             let error = ApiError::of("prompt", &error.into());
             error.code("context_length_exceeded")
         })?;
-        Ok(ReadyPrompt { ids, text: text.clone(), begins: text.is_empty() })
+        let start = model.tokens.start();
+        let unsaid = if ids.starts_with(start) && !text_begins(model, text, start) { start.len() } else { 0 };
+        Ok(ReadyPrompt { ids, text: text.clone(), unsaid, begins: text.is_empty() })
     };
     let of_ids = |ids: &Vec<u32>| {
         let start = model.tokens.start();
@@ -143,7 +148,7 @@ fn ready(model: &ServedModel, prompts: &Prompts) -> Result<Vec<ReadyPrompt>, Api
         let known = own.iter().all(|&id| (id as usize) < model.vocabulary);
         let text = if known { model.tokens.decode(own) } else { Ok(String::new()) };
         let text = text.map_err(|error| ApiError::of("prompt", &error.into()))?;
-        Ok(ReadyPrompt { ids: ids.clone(), begins: own.is_empty(), text })
+        Ok(ReadyPrompt { ids: ids.clone(), unsaid: ids.len() - own.len(), begins: own.is_empty(), text })
     };
     match prompts {
         Prompts::Text(text) => Ok(vec![of_text(text)?]),
@@ -151,6 +156,11 @@ fn ready(model: &ServedModel, prompts: &Prompts) -> Result<Vec<ReadyPrompt>, Api
         Prompts::Ids(ids) => Ok(vec![of_ids(ids)?]),
         Prompts::ManyIds(all) => all.iter().map(of_ids).collect(),
     }
+}
+
+/// Whether a text is written with the start tokens in front.
+fn text_begins(model: &ServedModel, text: &str, start: &[u32]) -> bool {
+    model.tokens.encode(text).is_ok_and(|ids| !start.is_empty() && ids.starts_with(start))
 }
 
 /// What is the same for all sequences of a request.
@@ -219,17 +229,18 @@ async fn answer(app: &Arc<App>, body: Body) -> Result<Response, ApiError> {
     let working = app.submit(jobs, received)?;
     let head = AnswerHead { id: app.answer_name("cmpl"), created: seconds_of(SystemTime::now()), app: Arc::clone(app) };
     let texts: Vec<String> = (0..count).map(|i| prompts[i / answers].text.clone()).collect();
+    let unsaid: Vec<usize> = (0..count).map(|i| prompts[i / answers].unsaid).collect();
     if wanted.wish.stream {
         let include_usage = wanted.wish.include_usage;
         let texts = if wanted.echo { texts } else { vec![String::new(); count] };
-        let form = CompletionStream { head, offsets: vec![0; count], texts, scored: wanted.top.is_some() };
+        let form = CompletionStream { head, offsets: vec![0; count], texts, unsaid, scored: wanted.top.is_some() };
         return Ok(respond(app, working, form, count, answers, include_usage));
     }
     let all = app.collect(working, count).await?;
     let usage = Usage::of(&all, answers);
     let choice = |(index, (one, text)): (usize, (&Collected, &String))| {
         let text = if wanted.echo { text.as_str() } else { "" };
-        choice(&app.model, index, one, text, wanted.top.is_some())
+        choice(&app.model, index, one, text, wanted.top.is_some().then_some(unsaid[index]))
     };
     let choices = all.iter().zip(&texts).enumerate().map(choice).collect();
     let AnswerHead { id, created, .. } = head;
@@ -237,12 +248,15 @@ async fn answer(app: &Arc<App>, body: Body) -> Result<Response, ApiError> {
     Ok(JsonBody(CompletionAnswer { id, object: "text_completion", created, model, choices, usage }).into_response())
 }
 
-fn choice(model: &ServedModel, index: usize, one: &Collected, before: &str, scored: bool) -> CompletionChoice {
-    let logprobs = scored.then(|| {
+/// `scored`: probabilities are told, and so many tokens in front are no part of the text.
+fn choice(model: &ServedModel, index: usize, one: &Collected, before: &str, scored: Option<usize>) -> CompletionChoice {
+    let logprobs = scored.map(|unsaid| {
         let mut scores = CompletionScores::default();
         let mut offset = 0;
         let written = one.written.iter().filter_map(|token| token.scored.as_ref());
-        one.prompt.iter().chain(written).for_each(|token| scores.add(model, token, &mut offset));
+        let prompt = one.prompt.iter().enumerate();
+        prompt.for_each(|(i, token)| scores.add(model, token, i >= unsaid, &mut offset));
+        written.for_each(|token| scores.add(model, token, true, &mut offset));
         scores
     });
     let finish_reason = one.end.as_ref().map(|end| finish_reason(end.stopped));
@@ -261,6 +275,8 @@ struct CompletionStream {
     offsets: Vec<usize>,
     /// Prompts that are told before their answers.
     texts: Vec<String>,
+    /// Tokens in front of prompts that are no part of their texts, as long as they were not told.
+    unsaid: Vec<usize>,
     scored: bool,
 }
 
@@ -277,12 +293,14 @@ impl CompletionStream {
         index: usize,
         text: String,
         scored: &[ScoredToken],
+        is_prompt: bool,
         finish_reason: Option<&'static str>,
     ) -> CompletionChoice {
         let logprobs = self.scored.then(|| {
             let mut scores = CompletionScores::default();
-            let model = &self.head.app.model;
-            scored.iter().for_each(|token| scores.add(model, token, &mut self.offsets[index]));
+            let (model, offset) = (&self.head.app.model, &mut self.offsets[index]);
+            let unsaid = if is_prompt { std::mem::take(&mut self.unsaid[index]) } else { 0 };
+            scored.iter().enumerate().for_each(|(i, token)| scores.add(model, token, i >= unsaid, offset));
             scores
         });
         CompletionChoice { text, index, logprobs, finish_reason }
@@ -293,20 +311,20 @@ impl StreamForm for CompletionStream {
     fn event(&mut self, index: usize, event: &JobEvent) -> Vec<Json> {
         let before = std::mem::take(&mut self.texts[index]);
         let choice = match event {
-            JobEvent::Prompt(scores) => self.choice(index, before, scores, None),
+            JobEvent::Prompt(scores) => self.choice(index, before, scores, true, None),
             JobEvent::Written(token) => {
                 let text = before + &token.text;
                 if text.is_empty() && token.scored.is_none() && token.spikes.is_none() {
                     return Vec::new();
                 }
-                let choice = self.choice(index, text, token.scored.as_slice(), None);
+                let choice = self.choice(index, text, token.scored.as_slice(), false, None);
                 let mut chunk = self.chunk(&[choice]);
                 if let Some(spikes) = &token.spikes {
                     chunk["snn"] = json!(TokenSpikes::of(spikes));
                 }
                 return vec![chunk];
             }
-            JobEvent::End(end) => self.choice(index, before + &end.text, &[], Some(finish_reason(end.stopped))),
+            JobEvent::End(end) => self.choice(index, before + &end.text, &[], false, Some(finish_reason(end.stopped))),
             JobEvent::Failed(_) => return Vec::new(),
         };
         vec![self.chunk(&[choice])]
