@@ -202,11 +202,12 @@ mod tests {
     }
 
     /// Command lines that name every file that a command can be given, each by another name.
-    const WITH_FILES: [&str; 35] = [
+    const WITH_FILES: [&str; 36] = [
         "check a --architecture b",
         "compile a -o b --tokenizer c --calibrate d --architecture e",
         "run a --prompts b --kernel-costs c --emit clif=d --architecture e",
         "chat a --template b --kernel-costs c --architecture d",
+        "serve a --api-key-file b --template c --kernel-costs d --architecture e",
         "eval a --reference b --text c --html d --kernel-costs e --architecture f",
         "eval a --tokens b",
         "eval a b --tokens c",

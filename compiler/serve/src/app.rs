@@ -3,7 +3,7 @@
 use crate::access::Keys;
 use crate::api::errors::ApiError;
 use crate::engine::EngineHandle;
-use crate::figures::Figures;
+use crate::figures::ServerFigures;
 use crate::job::ScoredToken;
 use crate::job::{Job, JobEnd, JobEvent, WrittenToken};
 use crate::served::ServedModel;
@@ -18,7 +18,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 /// What a request may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct RequestLimits {
     /// Bytes of a body.
     pub body: usize,
     /// New tokens of an answer; the context without a number.
@@ -38,10 +38,10 @@ pub struct App {
     pub model: Arc<ServedModel>,
     /// What runs it.
     pub engine: EngineHandle,
-    /// Figures.
-    pub figures: Arc<Figures>,
-    /// Limits.
-    pub limits: Limits,
+    /// ServerFigures.
+    pub figures: Arc<ServerFigures>,
+    /// RequestLimits.
+    pub limits: RequestLimits,
     /// Who may ask.
     pub keys: Keys,
     /// Whether only this machine can reach it.

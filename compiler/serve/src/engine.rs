@@ -4,7 +4,7 @@
 //! waits for at most one chunk of somebody's prompt between two tokens.
 
 use crate::counted::CountedSequence;
-use crate::figures::{Figures, TokenKind};
+use crate::figures::{ServerFigures, TokenKind};
 use crate::job::{Job, JobEnd, JobEvent, ScoredToken, SpikesBySite, WrittenToken};
 use crate::served::ServedModel;
 use snnc::generate::{Request, Stopped, Writing};
@@ -46,7 +46,7 @@ impl EngineHandle {
 /// There is not enough memory for so many places; the system has no thread.
 pub fn start(
     model: Arc<ServedModel>,
-    figures: Arc<Figures>,
+    figures: Arc<ServerFigures>,
     places: usize,
     queue: usize,
 ) -> Result<(EngineHandle, JoinHandle<()>), Diagnostics> {
@@ -150,7 +150,7 @@ fn likeliest(logits: &[f32], count: usize) -> impl Iterator<Item = u32> {
 
 struct EngineLoop<'a> {
     model: &'a ServedModel,
-    figures: &'a Figures,
+    figures: &'a ServerFigures,
     received: Receiver<Job>,
     waiting: &'a AtomicUsize,
     queued: VecDeque<Job>,

@@ -1,4 +1,4 @@
-//! Figures of the server, as Prometheus reads them.
+//! ServerFigures of the server, as Prometheus reads them.
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -38,7 +38,7 @@ pub struct TokenLabels {
 
 /// All figures.
 #[derive(Debug)]
-pub struct Figures {
+pub struct ServerFigures {
     registry: Registry,
     /// Answers, by path and status.
     pub requests: Family<RequestLabels, Counter>,
@@ -66,7 +66,7 @@ fn seconds() -> Histogram {
     Histogram::new([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0])
 }
 
-impl Default for Figures {
+impl Default for ServerFigures {
     fn default() -> Self {
         let mut figures = Self {
             registry: Registry::with_prefix("snnc"),
@@ -96,7 +96,7 @@ impl Default for Figures {
     }
 }
 
-impl Figures {
+impl ServerFigures {
     /// Adds tokens.
     pub fn add_tokens(&self, kind: TokenKind, count: usize) {
         self.tokens.get_or_create(&TokenLabels { kind }).inc_by(count as u64);

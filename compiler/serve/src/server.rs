@@ -3,9 +3,9 @@
 use crate::access::{self, Keys, Refusal};
 use crate::api::errors::ApiError;
 use crate::api::{chat, completions, openapi, tokens};
-use crate::app::{App, Limits};
+use crate::app::{App, RequestLimits};
 use crate::engine;
-use crate::figures::{Figures, RequestLabels};
+use crate::figures::{RequestLabels, ServerFigures};
 use crate::served::ServedModel;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -73,13 +73,13 @@ const LOOK: Duration = Duration::from_millis(50);
 /// # Errors
 /// The address cannot be had; there is not enough memory.
 pub fn serve(model: ServedModel, options: &ServeOptions, told: Arc<dyn Listening + Send>) -> Result<(), Diagnostics> {
-    let (model, figures) = (Arc::new(model), Arc::new(Figures::default()));
+    let (model, figures) = (Arc::new(model), Arc::new(ServerFigures::default()));
     let (handle, thread) = engine::start(Arc::clone(&model), Arc::clone(&figures), options.places, options.queue)?;
     let app = Arc::new(App {
         model,
         engine: handle,
         figures,
-        limits: Limits {
+        limits: RequestLimits {
             body: options.body,
             tokens: options.tokens,
             time: options.time,
@@ -166,13 +166,13 @@ async fn turn_away(mut stream: TcpStream) {
 
 /// What handlers of the middleware share.
 #[derive(Clone)]
-struct Watch {
+struct WatchedServer {
     app: Arc<App>,
     told: Arc<dyn Listening + Send>,
 }
 
 fn router(app: Arc<App>, told: Arc<dyn Listening + Send>) -> Router {
-    let watch = Watch { app: Arc::clone(&app), told };
+    let watch = WatchedServer { app: Arc::clone(&app), told };
     Router::new()
         .route("/", get(page))
         .route("/v1/completions", post(completions::completions))
@@ -211,8 +211,8 @@ async fn page() -> Response {
 }
 
 /// Looks who asks, writes the log, and counts.
-async fn watched(State(watch): State<Watch>, request: Request, next: Next) -> Response {
-    let Watch { app, told } = watch;
+async fn watched(State(watch): State<WatchedServer>, request: Request, next: Next) -> Response {
+    let WatchedServer { app, told } = watch;
     let began = Instant::now();
     let path = request.uri().path().chars().take(200).collect::<String>();
     let route = request.extensions().get::<MatchedPath>().map_or("other".to_string(), |path| path.as_str().into());

@@ -27,7 +27,7 @@ const MOST: usize = 16;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct CompletionRequest {
     /// What is continued.
-    pub prompt: Prompts,
+    pub prompt: AskedPrompts,
     /// New tokens, at most [default: 16].
     #[schemars(range(min = 0))]
     pub max_tokens: Option<u64>,
@@ -46,7 +46,7 @@ pub struct CompletionRequest {
 /// One text or several, as words or as token ids.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub enum Prompts {
+pub enum AskedPrompts {
     /// A text.
     Text(String),
     /// Texts.
@@ -131,7 +131,7 @@ impl CompletionScores {
     }
 }
 
-fn ready(model: &ServedModel, prompts: &Prompts) -> Result<Vec<ReadyPrompt>, ApiError> {
+fn ready(model: &ServedModel, prompts: &AskedPrompts) -> Result<Vec<ReadyPrompt>, ApiError> {
     let context = model.context();
     let of_text = |text: &String| {
         let ids = prompt_ids(&model.tokens, text, context, "prompt").map_err(|error| {
@@ -151,10 +151,10 @@ fn ready(model: &ServedModel, prompts: &Prompts) -> Result<Vec<ReadyPrompt>, Api
         Ok(ReadyPrompt { ids: ids.clone(), unsaid: ids.len() - own.len(), begins: own.is_empty(), text })
     };
     match prompts {
-        Prompts::Text(text) => Ok(vec![of_text(text)?]),
-        Prompts::Texts(texts) => texts.iter().map(of_text).collect(),
-        Prompts::Ids(ids) => Ok(vec![of_ids(ids)?]),
-        Prompts::ManyIds(all) => all.iter().map(of_ids).collect(),
+        AskedPrompts::Text(text) => Ok(vec![of_text(text)?]),
+        AskedPrompts::Texts(texts) => texts.iter().map(of_text).collect(),
+        AskedPrompts::Ids(ids) => Ok(vec![of_ids(ids)?]),
+        AskedPrompts::ManyIds(all) => all.iter().map(of_ids).collect(),
     }
 }
 
@@ -175,9 +175,9 @@ impl CompletionRequest {
     fn check(&self, app: &App) -> Result<Wanted, ApiError> {
         let wish = self.wish.check(&app.model.name, app.model.counting.is_some())?;
         let count = match &self.prompt {
-            Prompts::Text(_) | Prompts::Ids(_) => 1,
-            Prompts::Texts(texts) => texts.len(),
-            Prompts::ManyIds(all) => all.len(),
+            AskedPrompts::Text(_) | AskedPrompts::Ids(_) => 1,
+            AskedPrompts::Texts(texts) => texts.len(),
+            AskedPrompts::ManyIds(all) => all.len(),
         };
         if !(1..=PROMPTS_MAX).contains(&count) {
             return Err(ApiError::field("prompt", format!("there are 1 to {PROMPTS_MAX} prompts in a request")));
@@ -273,7 +273,7 @@ struct AnswerHead {
 struct CompletionStream {
     head: AnswerHead,
     offsets: Vec<usize>,
-    /// Prompts that are told before their answers.
+    /// AskedPrompts that are told before their answers.
     texts: Vec<String>,
     /// Tokens in front of prompts that are no part of their texts, as long as they were not told.
     unsaid: Vec<usize>,
