@@ -85,48 +85,63 @@ def with_openai() -> None:
     print("openai: completions, conversations, streams, probabilities, errors")
 
 
-def with_harness() -> None:
-    """A document of a local task is scored by rolling windows, as the harness does it, and by `snnc eval`."""
-    import lm_eval
-    from lm_eval.models.openai_completions import LocalCompletionsAPI
+TASK = """task: {name}
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {document}
+test_split: test
+output_type: {kind}
+doc_to_text: "{head}"
+doc_to_target: "{tail}"
+target_delimiter: ""
+metric_list:
+  - metric: {metric}
+"""
 
-    names = [f"local-completions of {BASE}"]
+
+def with_harness() -> None:
+    """A local document is scored as a whole, as `snnc eval` does it, and its tail behind its head, as `snnc logits` has it."""
+    import lm_eval
+    import numpy
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
+    from lm_eval.tasks import TaskManager
+
+    name = openai.OpenAI(base_url=f"{BASE}/v1", api_key="none").models.list().data[0].id
     model = LocalCompletionsAPI(
-        base_url=f"{BASE}/v1/completions", model=openai.OpenAI(base_url=f"{BASE}/v1", api_key="none").models.list().data[0].id,
-        tokenizer_backend="remote", batch_size=2,
+        base_url=f"{BASE}/v1/completions", model=name, tokenizer_backend="remote", batch_size=2, max_length=256
     )
     text = " ".join(Path(TEXT).read_text(encoding="utf-8").split()[:150])
+    cut = text.index(" ", len(text) // 3)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         document = place / "documents.jsonl"
-        rows = [{"head": text[: len(text) // 3], "tail": text[len(text) // 3 :]}]
-        document.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        (place / "continue.yaml").write_text(
-            "task: continue\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: " + str(document) + "\n"
-            "test_split: test\noutput_type: loglikelihood\n"
-            "doc_to_text: '{{head}}'\ndoc_to_target: '{{tail}}'\ntarget_delimiter: ''\n"
-            "metric_list:\n  - metric: perplexity\n    aggregation: perplexity\n    higher_is_better: false\n"
-            "  - metric: acc\n    aggregation: mean\n    higher_is_better: true\n",
-            encoding="utf-8",
-        )
-        tasks = lm_eval.tasks.TaskManager(include_path=str(place), include_defaults=False)
-        results = lm_eval.simple_evaluate(model=model, tasks=["continue"], task_manager=tasks, bootstrap_iters=0)
-        found = math.log(results["results"]["continue"]["perplexity,none"])
+        document.write_text(json.dumps({"text": text, "head": text[:cut], "tail": text[cut:]}) + "\n", encoding="utf-8")
+        tail = {"kind": "loglikelihood", "head": "{{head}}", "tail": "{{tail}}", "metric": "perplexity"}
+        whole = {"kind": "loglikelihood_rolling", "head": "", "tail": "{{text}}", "metric": "byte_perplexity"}
+        for task, words in (("tail", tail), ("whole", whole)):
+            yaml = TASK.format(name=task, document=document, **words)
+            (place / f"{task}.yaml").write_text(yaml, encoding="utf-8")
+        tasks = TaskManager(include_path=str(place), include_defaults=False)
+        found = lm_eval.simple_evaluate(model=model, tasks=["tail", "whole"], task_manager=tasks, bootstrap_iters=0)["results"]
 
-    # The harness scores the tail behind the head: the same tokens by the logits of `snnc logits`.
-    import numpy
+        (place / "text.txt").write_text(text, encoding="utf-8")
+        evaluated = json.loads(command("eval", PROGRAM, "--text", str(place / "text.txt"), "--json"))
+        nats = len(text.encode()) * math.log(found["whole"]["byte_perplexity,none"])
+        expected = evaluated["tokens"] * math.log(evaluated["perplexity"])
+        assert abs(nats / expected - 1) < 1e-5, (nats, expected)
+        print(f"lm-evaluation-harness: a document takes {nats:.6f} nats, by `snnc eval` {expected:.6f}")
 
-    head, whole = model.tok_encode(rows[0]["head"]), model.tok_encode(text)
-    head, tail = head, whole[len(head) :]
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "logits.npy"
-        command("logits", PROGRAM, "--tokens", ",".join(map(str, head + tail)), "-o", str(output))
+        head, ids = len(model.tok_encode(text[:cut])), model.tok_encode(text)
+        output = place / "logits.npy"
+        command("logits", PROGRAM, "--tokens", ",".join(map(str, ids)), "-o", str(output))
         logits = numpy.load(output).astype(numpy.float64)
     logits -= logits.max(axis=-1, keepdims=True)
     logprobs = logits - numpy.log(numpy.exp(logits).sum(axis=-1, keepdims=True))
-    expected = -sum(logprobs[len(head) - 1 + i, id] for i, id in enumerate(tail))
-    assert abs(found / expected - 1) < 1e-5, (found, expected)
-    print(f"lm-evaluation-harness: {names[0]}: {found:.6f} nats, by `snnc logits` {expected:.6f}")
+    expected = -sum(logprobs[i - 1, ids[i]] for i in range(head, len(ids)))
+    nats = math.log(found["tail"]["perplexity,none"])
+    assert abs(nats / expected - 1) < 1e-5, (nats, expected)
+    print(f"lm-evaluation-harness: its tail takes {nats:.6f} nats, by `snnc logits` {expected:.6f}")
 
 
 with_openai()

@@ -28,7 +28,7 @@ pub struct TextWish {
     #[schemars(range(min = 0.0, max = 2.0))]
     pub temperature: Option<f32>,
     /// The probability that the likeliest tokens have together which take part, above 0 and at most 1.
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub top_p: Option<f32>,
     /// How many likeliest tokens take part; 0 is all of them.
     #[schemars(range(min = 0))]

@@ -79,9 +79,9 @@ pub struct ModelCard {
 /// What is known of the tokenizer, as lm-evaluation-harness asks for it.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct TokenizerInfo {
-    /// The token that stands before a text, if it has a name.
+    /// The token that stands before a text, if there is one.
     pub bos_token: Option<String>,
-    /// The token that ends a text, if it has a name.
+    /// The token that ends a text, if there is one.
     pub eos_token: Option<String>,
     /// The token of empty places, if it has a name.
     pub pad_token: Option<String>,
@@ -123,9 +123,15 @@ pub async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Res
 
 /// What is known of the tokenizer.
 pub async fn tokenizer_info(State(app): State<Arc<App>>) -> Response {
-    let tokens = &app.model.tokens.language().special_tokens;
-    let named = |name: &str| tokens.iter().find(|token| token.name == name).map(|token| token.text.clone());
+    let tokens = &app.model.tokens;
+    let special = &tokens.language().special_tokens;
+    let named = |name: &str| special.iter().find(|token| token.name == name).map(|token| token.text.clone());
     let [bos_token, eos_token, pad_token] = ["bos_token", "eos_token", "pad_token"].map(named);
+    // Where files name none: those that stand before a text, and end it.
+    let text = |id: u32| tokens.continuation(&[id]).ok();
+    let bos_token = bos_token.or_else(|| tokens.start().first().and_then(|&id| text(id)));
+    let ends = || (0..app.model.vocabulary as u32).find(|&id| tokens.ends(id));
+    let eos_token = eos_token.or_else(|| ends().and_then(text));
     let chat_template = app.model.template.as_ref().map(|(source, _)| source.clone());
     JsonBody(TokenizerInfo { bos_token, eos_token, pad_token, chat_template }).into_response()
 }
