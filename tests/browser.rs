@@ -125,8 +125,13 @@ impl Browser {
 
     /// Opens a page and waits until `ready` is true in it; says how long that took.
     pub fn open(&mut self, page: &Path, ready: &str) -> Duration {
+        self.visit(&format!("file://{}", page.display()), ready)
+    }
+
+    /// The same of an address. What a page wants of a server is among the complaints.
+    pub fn visit(&mut self, address: &str, ready: &str) -> Duration {
         let start = Instant::now();
-        self.call("Page.navigate", json!({ "url": format!("file://{}", page.display()) }));
+        self.call("Page.navigate", json!({ "url": address }));
         while self.eval(ready) != json!(true) {
             assert!(start.elapsed() < PATIENCE, "the page is not ready: {:?}", self.complaints);
             std::thread::sleep(Duration::from_millis(10));

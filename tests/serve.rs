@@ -1,9 +1,10 @@
 //! `snnc serve`, asked over sockets: texts are those of `snnc run`, whoever else is served; rubbish is refused and frees its place.
 
 #![cfg(unix)]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use serde_json::{Value as Json, json};
+use snnc_tests::browser::{self, Browser};
 use snnc_tests::{snnc, write_small_model};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -420,6 +421,52 @@ fn keys_are_asked_for() {
         let said = String::from_utf8_lossy(&done.stderr).into_owned();
         assert!(!done.status.success() && said.contains(words), "{said}");
     }
+}
+
+/// A conversation on the page, and the spikes of its answer; with a key, which the page asks for.
+#[test]
+fn the_page_talks() {
+    let program_of_browser = browser::program();
+    if program_of_browser.is_none() {
+        eprintln!("skipped: there is no Chromium; `bash tests/chromium.sh` installs it, or SNNC_CHROMIUM names it");
+    }
+    let Some(mut browser) = program_of_browser.map(|program| Browser::start(&program)) else { return };
+    let folder = program();
+    let server = Server::start(folder.path(), &["--api-key-file", "keys.txt"]);
+    let address = format!("http://{}/", server.address);
+    for (width, theme) in [(1200, "light"), (360, "dark")] {
+        browser.look(width, 800, theme);
+        browser.visit(&address, "!document.getElementById('key-row').hidden");
+        browser.eval("document.getElementById('key').value = 'key-of-anna'");
+        browser.eval("document.getElementById('key-row').requestSubmit()");
+        let wait = |browser: &mut Browser, what: &str| {
+            let began = Instant::now();
+            while browser.eval(what) != json!(true) {
+                assert!(began.elapsed() < LONG, "{what}: {:?}", browser.complaints);
+                thread::sleep(Duration::from_millis(20));
+            }
+        };
+        wait(&mut browser, "document.getElementById('name').textContent === 'm'");
+        browser.eval("document.getElementById('most').value = 8");
+        browser.eval("document.getElementById('text').value = 'Hi'");
+        browser.eval("document.getElementById('ask').requestSubmit()");
+        wait(&mut browser, "document.getElementById('sum').textContent.includes('8 written')");
+        assert_eq!(
+            browser.eval("document.querySelectorAll('#layers .layer').length"),
+            json!(3),
+            "two layers and the head"
+        );
+        assert_eq!(browser.eval("document.querySelectorAll('#talk .said').length"), json!(2));
+        assert_eq!(browser.eval("document.documentElement.scrollWidth <= innerWidth"), json!(true), "{width} pixels");
+        let contrast = browser.least_contrast("document.querySelectorAll('body *')", "script, style");
+        assert!(contrast["ratio"].as_f64().unwrap_or(0.0) >= 4.5, "{contrast}");
+        browser.eval("sessionStorage.clear()");
+    }
+    // The first question for the models has no key.
+    let expected = |complaint: &&String| !complaint.contains(&server.address) && !complaint.contains("401");
+    let complaints: Vec<&String> = browser.complaints.iter().filter(expected).collect();
+    assert!(complaints.is_empty(), "{complaints:?}");
+    server.end();
 }
 
 /// The end waits for answers that were begun, and takes no new ones.
