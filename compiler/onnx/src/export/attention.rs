@@ -220,7 +220,7 @@ impl Lowering<'_> {
         let mut attributes = vec![int("q_num_heads", query), int("kv_num_heads", kv), float("scale", 1.0)];
         let sums = if half_lives.iter().all(|&every| every <= 0) {
             attributes.push(word("update_rule", "linear"));
-            b.op("LinearAttention", &[&q, &k, &v], attributes)
+            b.op_of_two("LinearAttention", &[&q, &k, &v], attributes)
         } else {
             // A state halves where a block of its half-life begins.
             let every: Vec<i64> =
@@ -237,7 +237,7 @@ impl Lowering<'_> {
             let sizes = b.op("Concat", &[&sizes, &heads_of_keys], vec![int("axis", 0)]);
             let decay = b.plain("Expand", &[&decay, &sizes]);
             attributes.push(word("update_rule", "gated"));
-            b.op("LinearAttention", &[&q, &k, &v, "", &decay], attributes)
+            b.op_of_two("LinearAttention", &[&q, &k, &v, "", &decay], attributes)
         };
         let sums = b.reshape(&sums, &[0, 0, query, own + 1]);
         let (start, middle, end) = (b.ints(&[0]), b.ints(&[own]), b.ints(&[own + 1]));

@@ -56,6 +56,15 @@ impl OnnxBuilder {
         name
     }
 
+    /// A node with a second result that nobody reads; its first.
+    pub fn op_of_two(&mut self, op_type: &str, input: &[&str], attribute: Vec<AttributeProto>) -> ValueName {
+        let name = self.op(op_type, input, attribute);
+        if let Some(node) = self.nodes.last_mut() {
+            node.output.push(format!("{name}/unread"));
+        }
+        name
+    }
+
     /// A node without attributes.
     pub fn plain(&mut self, op_type: &str, input: &[&str]) -> ValueName {
         self.op(op_type, input, Vec::new())
