@@ -27,10 +27,10 @@ use snnc_ir::op::{ArrayOp, Binary, DenseOp, Layout, LeafOp, LevelOp, Pairs, Spik
 use snnc_ir::{Diagnostic, ErrorCode, Graph, Op, Tensor, Value};
 use std::collections::HashMap;
 
-/// The version of ONNX's operators without another wish: the newest that all runtimes of the last years know.
+/// The version of ONNX's operators by default: the newest that all runtimes of the last years know.
 pub const OPSET: i64 = 17;
 
-/// The newest version that can be wished for.
+/// The newest version that can be asked for.
 pub const OPSET_MAX: i64 = 27;
 
 /// From this version on there is an operator for linear attention.

@@ -21,7 +21,7 @@ pub const PROMPTS_MAX: usize = 64;
 
 /// How text is drawn, where it ends, and what is told of it.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-pub struct TextWish {
+pub struct TextFields {
     /// The model's name; the server has one model, and any other name is refused.
     pub model: Option<String>,
     /// What logits are divided by, from 0 to 2; 0 takes the likeliest token.
@@ -49,7 +49,7 @@ pub struct TextWish {
     /// Send the answer piece by piece, as server-sent events.
     pub stream: Option<bool>,
     /// What a stream tells besides.
-    pub stream_options: Option<StreamWish>,
+    pub stream_options: Option<StreamFields>,
     /// Count the spikes of the answer, and estimate its energy.
     pub snn: Option<bool>,
     /// What other servers know.
@@ -70,7 +70,7 @@ pub enum StopTexts {
 
 /// What a stream tells besides.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
-pub struct StreamWish {
+pub struct StreamFields {
     /// How many tokens there were, in a last event.
     #[serde(default)]
     pub include_usage: bool,
@@ -95,7 +95,7 @@ const UNKNOWN: [(&str, &[&str]); 13] = [
 
 /// What was asked, checked.
 #[derive(Clone, Debug)]
-pub struct CheckedWish {
+pub struct TextSettings {
     /// How tokens are drawn.
     pub options: SampleOptions,
     /// Texts before which an answer ends.
@@ -110,12 +110,12 @@ pub struct CheckedWish {
     pub counted: bool,
 }
 
-impl TextWish {
+impl TextFields {
     /// Checks every field. `temperature`: where none is given.
     ///
     /// # Errors
     /// A field that is out of range, or that this server does not know and that would change the answer.
-    pub fn check(&self, name: &str, spiking: bool) -> Result<CheckedWish, ApiError> {
+    pub fn check(&self, name: &str, spiking: bool) -> Result<TextSettings, ApiError> {
         if let Some(asked) = self.model.as_deref().filter(|asked| *asked != name) {
             let message = format!("there is no model {asked:?}; this server has {name:?}");
             return Err(ApiError::field("model", message).code("model_not_found").status(StatusCode::NOT_FOUND));
@@ -171,7 +171,7 @@ impl TextWish {
             return Err(ApiError::field("snn", "this server runs a dense network, which has no spikes"));
         }
         let include_usage = self.stream_options.unwrap_or_default().include_usage;
-        Ok(CheckedWish { options, stop, answers, stream, include_usage, counted })
+        Ok(TextSettings { options, stop, answers, stream, include_usage, counted })
     }
 }
 

@@ -1,7 +1,7 @@
 //! `POST /v1/chat/completions`: answers a conversation, as the model's chat template writes it.
 
 use super::answer::{TokenSpikes, Usage, finish_reason};
-use super::ask::{CheckedWish, TextWish, top};
+use super::ask::{TextFields, TextSettings, top};
 use super::errors::ApiError;
 use super::stream::{StreamForm, respond};
 use crate::app::{App, Collected, seconds_of};
@@ -44,7 +44,7 @@ pub struct ChatRequest {
     pub chat_template_kwargs: Option<Map<String, Json>>,
     /// The rest.
     #[serde(flatten)]
-    pub wish: TextWish,
+    pub fields: TextFields,
 }
 
 /// A message.
@@ -208,8 +208,8 @@ pub async fn chat_completions(State(app): State<Arc<App>>, body: Body) -> Respon
     answer(&app, body).await.unwrap_or_else(IntoResponse::into_response)
 }
 
-fn check(app: &App, request: &ChatRequest) -> Result<(CheckedWish, Option<u64>, Option<usize>), ApiError> {
-    let wish = request.wish.check(&app.model.name, app.model.counting.is_some())?;
+fn check(app: &App, request: &ChatRequest) -> Result<(TextSettings, Option<u64>, Option<usize>), ApiError> {
+    let settings = request.fields.check(&app.model.name, app.model.counting.is_some())?;
     let most = match (request.max_tokens, request.max_completion_tokens) {
         (Some(a), Some(b)) if a != b => {
             return Err(ApiError::field("max_tokens", "max_completion_tokens says something else"));
@@ -222,12 +222,12 @@ fn check(app: &App, request: &ChatRequest) -> Result<(CheckedWish, Option<u64>, 
     }
     let count = request.top_logprobs.unwrap_or(0) as usize;
     let top = scored.then(|| top("top_logprobs", count)).transpose()?;
-    Ok((wish, most, top))
+    Ok((settings, most, top))
 }
 
 async fn answer(app: &Arc<App>, body: Body) -> Result<Response, ApiError> {
     let request: ChatRequest = app.json(body).await?;
-    let (wish, most, top) = check(app, &request)?;
+    let (settings, most, top) = check(app, &request)?;
     let model = Arc::clone(&app.model);
     let ids = tokio::task::spawn_blocking(move || ready(&model, &request)).await;
     let ids = ids.map_err(|_| ApiError::wrong("the conversation cannot be read"))??;
@@ -239,24 +239,29 @@ async fn answer(app: &Arc<App>, body: Body) -> Result<Response, ApiError> {
         ids: ids.clone(),
         begins: false,
         most,
-        options: SampleOptions { seed: wish.options.seed.wrapping_add(index as u64), ..wish.options },
-        stop: wish.stop.clone(),
+        options: SampleOptions { seed: settings.options.seed.wrapping_add(index as u64), ..settings.options },
+        stop: settings.stop.clone(),
         top,
         echo: false,
-        counted: wish.counted,
+        counted: settings.counted,
         events: events.clone(),
     };
-    let jobs: Vec<Job> = (0..wish.answers).map(job).collect();
+    let jobs: Vec<Job> = (0..settings.answers).map(job).collect();
     drop(events);
     let working = app.submit(jobs, received)?;
     let (id, created) = (app.answer_name("chatcmpl"), seconds_of(SystemTime::now()));
-    if wish.stream {
-        let form =
-            ChatStream { app: Arc::clone(app), id, created, begun: vec![false; wish.answers], scored: top.is_some() };
-        return Ok(respond(app, working, form, wish.answers, wish.answers, wish.include_usage));
+    if settings.stream {
+        let form = ChatStream {
+            app: Arc::clone(app),
+            id,
+            created,
+            begun: vec![false; settings.answers],
+            scored: top.is_some(),
+        };
+        return Ok(respond(app, working, form, settings.answers, settings.answers, settings.include_usage));
     }
-    let all = app.collect(working, wish.answers).await?;
-    let usage = Usage::of(&all, wish.answers);
+    let all = app.collect(working, settings.answers).await?;
+    let usage = Usage::of(&all, settings.answers);
     let choices = all.iter().enumerate().map(|(index, one)| choice(&app.model, index, one, top.is_some())).collect();
     let answer = ChatAnswer { id, object: "chat.completion", created, model: app.model.name.clone(), choices, usage };
     Ok(JsonBody(answer).into_response())

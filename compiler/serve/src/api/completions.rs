@@ -1,7 +1,7 @@
 //! `POST /v1/completions`: continues texts or token ids.
 
 use super::answer::{TokenSpikes, Usage, finish_reason};
-use super::ask::{CheckedWish, PROMPTS_MAX, TextWish, top};
+use super::ask::{PROMPTS_MAX, TextFields, TextSettings, top};
 use super::errors::ApiError;
 use super::stream::{StreamForm, respond};
 use crate::app::{App, Collected, seconds_of};
@@ -40,7 +40,7 @@ pub struct CompletionRequest {
     pub best_of: Option<u64>,
     /// The rest.
     #[serde(flatten)]
-    pub wish: TextWish,
+    pub fields: TextFields,
 }
 
 /// One text or several, as words or as token ids.
@@ -165,7 +165,7 @@ fn text_begins(model: &ServedModel, text: &str, start: &[u32]) -> bool {
 
 /// What is the same for all sequences of a request.
 struct Wanted {
-    wish: CheckedWish,
+    settings: TextSettings,
     most: usize,
     echo: bool,
     top: Option<usize>,
@@ -173,7 +173,7 @@ struct Wanted {
 
 impl CompletionRequest {
     fn check(&self, app: &App) -> Result<Wanted, ApiError> {
-        let wish = self.wish.check(&app.model.name, app.model.counting.is_some())?;
+        let settings = self.fields.check(&app.model.name, app.model.counting.is_some())?;
         let count = match &self.prompt {
             AskedPrompts::Text(_) | AskedPrompts::Ids(_) => 1,
             AskedPrompts::Texts(texts) => texts.len(),
@@ -182,12 +182,12 @@ impl CompletionRequest {
         if !(1..=PROMPTS_MAX).contains(&count) {
             return Err(ApiError::field("prompt", format!("there are 1 to {PROMPTS_MAX} prompts in a request")));
         }
-        if self.best_of.is_some_and(|best| best as usize != wish.answers) {
+        if self.best_of.is_some_and(|best| best as usize != settings.answers) {
             return Err(ApiError::field("best_of", "this server writes `n` answers and tells all of them"));
         }
         let most = app.most("max_tokens", self.max_tokens, MOST)?;
         let top = self.logprobs.map(|asked| top("logprobs", asked as usize)).transpose()?;
-        Ok(Wanted { most, echo: self.echo.unwrap_or(false), top, wish })
+        Ok(Wanted { most, echo: self.echo.unwrap_or(false), top, settings })
     }
 }
 
@@ -204,22 +204,22 @@ async fn answer(app: &Arc<App>, body: Body) -> Result<Response, ApiError> {
     let prompts = prompts.map_err(|_| ApiError::wrong("the prompt cannot be read"))??;
     prompts.iter().try_for_each(|prompt| app.check_prompt("prompt", &prompt.ids))?;
 
-    let answers = wanted.wish.answers;
+    let answers = wanted.settings.answers;
     let (events, received) = unbounded_channel();
     let mut jobs = Vec::new();
     for prompt in &prompts {
         for answer in 0..answers as u64 {
-            let seed = wanted.wish.options.seed.wrapping_add(answer);
+            let seed = wanted.settings.options.seed.wrapping_add(answer);
             jobs.push(Job {
                 index: jobs.len(),
                 ids: prompt.ids.clone(),
                 begins: prompt.begins,
                 most: wanted.most,
-                options: SampleOptions { seed, ..wanted.wish.options },
-                stop: wanted.wish.stop.clone(),
+                options: SampleOptions { seed, ..wanted.settings.options },
+                stop: wanted.settings.stop.clone(),
                 top: wanted.top,
                 echo: wanted.echo,
-                counted: wanted.wish.counted,
+                counted: wanted.settings.counted,
                 events: events.clone(),
             });
         }
@@ -230,8 +230,8 @@ async fn answer(app: &Arc<App>, body: Body) -> Result<Response, ApiError> {
     let head = AnswerHead { id: app.answer_name("cmpl"), created: seconds_of(SystemTime::now()), app: Arc::clone(app) };
     let texts: Vec<String> = (0..count).map(|i| prompts[i / answers].text.clone()).collect();
     let unsaid: Vec<usize> = (0..count).map(|i| prompts[i / answers].unsaid).collect();
-    if wanted.wish.stream {
-        let include_usage = wanted.wish.include_usage;
+    if wanted.settings.stream {
+        let include_usage = wanted.settings.include_usage;
         let texts = if wanted.echo { texts } else { vec![String::new(); count] };
         let form = CompletionStream { head, offsets: vec![0; count], texts, unsaid, scored: wanted.top.is_some() };
         return Ok(respond(app, working, form, count, answers, include_usage));
