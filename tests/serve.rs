@@ -436,7 +436,7 @@ fn the_page_talks() {
     let address = format!("http://{}/", server.address);
     for (width, theme) in [(1200, "light"), (360, "dark")] {
         browser.look(width, 800, theme);
-        browser.visit(&address, "!document.getElementById('key-row').hidden");
+        browser.visit(&address, "document.getElementById('key-row')?.hidden === false");
         browser.eval("document.getElementById('key').value = 'key-of-anna'");
         browser.eval("document.getElementById('key-row').requestSubmit()");
         let wait = |browser: &mut Browser, what: &str| {
