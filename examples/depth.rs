@@ -97,8 +97,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..QuantOptions::uniform(Levels { steps, ..Levels::default() })
     };
     let recipe = ConvertOptions {
+        calibration_tokens: calibration.unwrap_or_else(|| calibration_tokens(config.parameters(), &quant_options)),
         quant: quant_options,
-        calibration_tokens: calibration.unwrap_or_else(|| calibration_tokens(config.parameters())),
         threads: 2,
     };
     let graph = spiking(tensor, &Sample::SeededIds, &recipe, &mut |_, _, _| {})?.graph;

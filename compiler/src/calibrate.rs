@@ -31,29 +31,29 @@ pub fn moment_tokens(four_bits: bool) -> usize {
 const SIDE_BY_SIDE: usize = 8;
 const CHUNK: usize = 32;
 
-/// What every site of `graph` holds over `windows`; but rows of tokens of `constants` that begin a window are left out where they lead to
-/// what is a constant. The result does not depend on the number of threads.
+/// What every site of `graph` holds over `windows`; but rows of tokens that begin a window as one of `constants` does are left out where
+/// they lead to what is a constant. Constants of two tokens are run besides, since what later tokens read of them is none. The result does not depend on the number of threads.
 ///
 /// # Errors
 /// The graph cannot be run; a request to stop.
 pub fn calibrate<'a>(
     graph: &Graph,
     windows: &TokenWindows,
-    constants: &[u32],
+    constants: &[Vec<u32>],
     workers: impl Into<Workers<'a>>,
 ) -> Result<Observations, Diagnostics> {
     Ok(observe(graph, windows, constants, None, workers.into())?.0)
 }
 
-/// The same, and the moments of what projections read over some of the windows, of at most `moment_tokens` tokens. Rows of tokens of
-/// `constants` that begin a window are left out of them. Bytes that are held in the end: see `moments_bytes`.
+/// The same, and the moments of what projections read over some of the windows, of at most `moment_tokens` tokens. Rows of constants
+/// are left out of them. Bytes that are held in the end: see `moments_bytes`.
 ///
 /// # Errors
 /// As of `calibrate`.
 pub fn calibrate_with_moments<'a>(
     graph: &Graph,
     windows: &TokenWindows,
-    constants: &[u32],
+    constants: &[Vec<u32>],
     moment_tokens: usize,
     workers: impl Into<Workers<'a>>,
 ) -> Result<(Observations, SiteMoments), Diagnostics> {
@@ -97,23 +97,24 @@ struct RunningWindow<'w> {
 fn observe(
     graph: &Graph,
     windows: &TokenWindows,
-    constants: &[u32],
+    constants: &[Vec<u32>],
     moment_tokens: Option<usize>,
     workers: Workers<'_>,
 ) -> Result<(Observations, SiteMoments), Diagnostics> {
     let watched = SiteWatch::all(graph);
+    let windows: Vec<&Vec<u32>> = windows.iter().chain(constants.iter().filter(|start| start.len() > 1)).collect();
     // What only the logits need is then dead.
     let outputs = watched.iter().map(|site| (site.name.clone(), site.value)).collect();
     let options = Options { engine: Engine::Jit, count: false, chunk: CHUNK, ..Options::default() };
     let program = Arc::new(Program::new(Arc::new(Builder::with_outputs(graph, outputs)), &options)?);
-    let tokens: usize = windows.iter().map(Vec::len).sum();
+    let tokens: usize = windows.iter().map(|window| window.len()).sum();
     let width_of = |site: &SiteWatch| graph.ty(site.value).shape().width().unwrap_or(0);
     let width: usize = watched.iter().map(width_of).sum();
     let every = tokens.div_ceil(SAMPLE_ROWS.min(SAMPLE_NUMBERS / width.max(1)).max(1)).max(1);
     let starts: Vec<usize> =
         windows.iter().scan(0, |start, window| Some(std::mem::replace(start, *start + window.len()))).collect();
     let with_moments = moment_tokens.is_some();
-    let for_moments = moment_tokens.map(|tokens| evenly_long(windows, tokens)).unwrap_or_default();
+    let for_moments = moment_tokens.map(|tokens| evenly_long(&windows, tokens)).unwrap_or_default();
     let others: Vec<usize> = (0..windows.len()).filter(|window| for_moments.binary_search(window).is_err()).collect();
     let read_width = |site: &SiteWatch| if with_moments && site.is_read { width_of(site) } else { 0 };
     let mut moments: Vec<InputMoments> = watched.iter().map(|site| InputMoments::new(read_width(site))).collect();
@@ -168,13 +169,14 @@ impl RunningWindow<'_> {
     fn run(
         &mut self,
         watched: &[SiteWatch],
-        constants: &[u32],
+        constants: &[Vec<u32>],
         every: usize,
         sums: bool,
         progress: &dyn Progress,
     ) -> Result<Vec<Vec<f32>>, Diagnostic> {
         let Some(chunk) = self.rest.next() else { return Ok(Vec::new()) };
-        let constant = usize::from(self.session.past() == 0 && constants.contains(&chunk[0]));
+        let begins = |start: &&Vec<u32>| self.session.past() == 0 && chunk.starts_with(start);
+        let constant = constants.iter().filter(begins).map(Vec::len).max().unwrap_or(0);
         let outputs = self.session.forward(chunk, Rows::All)?;
         let mut read = Vec::with_capacity(watched.len());
         for (site, seen) in watched.iter().zip(&mut self.seen) {
@@ -194,8 +196,8 @@ impl RunningWindow<'_> {
 
 /// Windows as long as most, evenly spread, of so many tokens at most. First tokens of texts are unlike others,
 /// so short windows, which are there for them, would give them too much weight.
-fn evenly_long(windows: &TokenWindows, tokens: usize) -> Vec<usize> {
-    let longest = windows.iter().map(Vec::len).max().unwrap_or(0);
+fn evenly_long(windows: &[&Vec<u32>], tokens: usize) -> Vec<usize> {
+    let longest = windows.iter().map(|window| window.len()).max().unwrap_or(0);
     let long: Vec<usize> = (0..windows.len()).filter(|&window| 2 * windows[window].len() > longest).collect();
     let count = (tokens / longest.max(1)).clamp(1, long.len().max(1)).min(long.len());
     (0..count).map(|i| long[i * long.len() / count]).collect()

@@ -34,8 +34,8 @@ pub struct Calibration {
     pub quant_plan: QuantPlan,
     /// What of the network is rotated: the levels are those of the rotated network.
     pub rotations: Rotations,
-    /// Tokens whose rows are constants where they begin a sequence.
-    pub starts: Vec<u32>,
+    /// Tokens, one or two, whose rows are constants where they begin a sequence.
+    pub starts: Vec<Vec<u32>>,
     /// The program's own int8 weights, by name; they are not in the section. Without them weights are rounded to nearest.
     pub rounded_weights: IndexMap<String, Arc<Tensor>>,
     /// What the neurons of unary sites are, where they are time-stepped.
@@ -75,9 +75,9 @@ struct CalibrationSection {
     /// What is rotated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     rotated: Vec<String>,
-    /// Tokens whose rows are constants where they begin a sequence.
+    /// Tokens, one or two, whose rows are constants where they begin a sequence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    starts: Vec<u32>,
+    starts: Vec<Vec<u32>>,
     /// `null`: a site that stays dense.
     sites: IndexMap<String, Option<SiteRecord>>,
     /// By attention.

@@ -15,6 +15,7 @@ use serde::Serialize;
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::verify::LOGITS;
+use snnc_passes::options::QuantOptions;
 use std::path::Path;
 
 /// A file that can be compiled.
@@ -135,7 +136,11 @@ pub fn check(path: &Path, options: &OnnxOptions) -> Result<Checked, Diagnostics>
     if tokens.is_some() {
         // What ranges would be measured on, if the user names no text.
         let sample = calibration_sample(tokens.as_ref(), None, &Silent)?;
-        convert::sample_windows(&tensor, &sample, convert::calibration_tokens(network.parameters))?;
+        convert::sample_windows(
+            &tensor,
+            &sample,
+            convert::calibration_tokens(network.parameters, &QuantOptions::default()),
+        )?;
     }
     let excess = tokens.iter().filter_map(|tokens| tokens.excess());
     let warnings = dense.warnings().into_iter().chain(proof.as_ref().and_then(Proof::warning)).chain(excess).collect();
@@ -161,7 +166,7 @@ impl Checked {
     /// What compiling takes, about.
     pub fn estimate(&self) -> CompileEstimate {
         let parameters = self.network.parameters;
-        let tokens = convert::calibration_tokens(parameters) as f64;
+        let tokens = convert::calibration_tokens(parameters, &QuantOptions::default()) as f64;
         CompileEstimate {
             seconds: parameters as f64 * (SECONDS_PER_WEIGHT + SECONDS_PER_WEIGHT_AND_TOKEN * tokens),
             bytes: BYTES_AT_LEAST + (parameters as f64 * BYTES_PER_WEIGHT) as u64,

@@ -108,8 +108,10 @@ pub fn compile(
     let warning = proof.as_ref().and_then(Proof::warning);
     dense.warnings().iter().chain(&warning).for_each(|warning| progress.warn(warning));
     let mut watch = |pass: &Pass, _: &Graph, after: &Graph| watch(pass.name, after);
-    let calibration_tokens =
-        options.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(network.parameters)).max(1);
+    let calibration_tokens = options
+        .calibration_tokens
+        .unwrap_or_else(|| convert::calibration_tokens(network.parameters, &options.quant))
+        .max(1);
     let recipe = ConvertOptions { quant: options.quant.clone(), calibration_tokens, threads: options.threads };
     progress.status(&proof.as_ref().map_or_else(|| UNPROVED.to_string(), Proof::line));
     let source = SourceRecord::of(&dense);

@@ -32,9 +32,11 @@ pub const CALIBRATION_TOKENS: usize = 16384;
 /// Products of a weight and a token that calibration is worth by default: a minute's work on two cores.
 const CALIBRATION_PRODUCTS: usize = 1_500_000_000_000;
 
-/// Tokens that ranges are measured on by default: fewer for a network that takes long to run, a few windows at least.
-pub fn calibration_tokens(parameters: usize) -> usize {
-    (CALIBRATION_PRODUCTS / parameters.max(1)).clamp(4 * CALIBRATION_WINDOW, CALIBRATION_TOKENS)
+/// Tokens that ranges are measured on by default: fewer for a network that takes long to run, a few windows at least. Weights of 4 bits
+/// are worth twice as many, since their errors compensate each other by more moments.
+pub fn calibration_tokens(parameters: usize, quant: &QuantOptions) -> usize {
+    let products = if quant.weight_group.is_some() { 2 * CALIBRATION_PRODUCTS } else { CALIBRATION_PRODUCTS };
+    (products / parameters.max(1)).clamp(4 * CALIBRATION_WINDOW, CALIBRATION_TOKENS)
 }
 
 /// How many tokens a calibration window has at most: ranges are stable within a few hundred tokens of context.
@@ -169,6 +171,7 @@ pub fn spiking_watched(
     let starts = first_token::chosen(&tensor, start_of(sample), &options.quant)?;
     let windows = starts.iter().fold(windows, |windows, start| first_token::led_by(*start, windows));
     let workers = Workers { threads: options.threads, progress };
+    let starts = first_token::with_seconds(&tensor, &starts, &windows, workers)?;
     let rotated = rotation::rotated(tensor, &options.quant, &windows, &starts, workers, watch)?;
     let rotate = rotated.choice(options.quant.rotate);
     let Rotated { tensor, rotations, record: rotation } = rotated;

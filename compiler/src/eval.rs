@@ -5,7 +5,7 @@ use crate::convert::{self, vocabulary};
 use crate::eval_report::{EvalReport, ReferenceKind};
 use crate::evaluate::{Cut, NeuronTotals, TextEvaluation, Window, evaluate_programs};
 use crate::files;
-use crate::first_token::constants_of;
+use crate::first_token::constant_start;
 use crate::front::OnnxOptions;
 use crate::ledger::{self, Ledger, ledger};
 use crate::lints::{coverage, lints};
@@ -89,7 +89,7 @@ pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<Vec<EvalRe
     if let Some(reference) = &reference {
         same_vocabulary(first, reference)?;
     }
-    let constants = models.iter().find_map(|model| constants_of(&model.source.graph).first().copied());
+    let constants = models.iter().find_map(|model| constant_start(&model.source.graph));
     let (text, windows) = text_of(first, constants, options)?;
     for other in others {
         let (own, own_windows) = text_of(other, constants, options)?;

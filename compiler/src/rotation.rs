@@ -48,7 +48,7 @@ impl Rotated {
     }
 }
 
-/// `tensor` with what `options` ask for rotated; `windows` are the sample's, `starts` the tokens that are constants.
+/// `tensor` with what `options` ask for rotated; `windows` are the sample's, `starts` what is constant of texts' beginnings.
 ///
 /// # Errors
 /// What is asked for cannot be rotated, or changes the network by more than rounding; a request to stop.
@@ -56,7 +56,7 @@ pub fn rotated(
     tensor: Graph,
     options: &QuantOptions,
     windows: &TokenWindows,
-    starts: &[u32],
+    starts: &[Vec<u32>],
     workers: Workers<'_>,
     watch: &mut PassWatch<'_>,
 ) -> Result<Rotated, Diagnostics> {

@@ -163,7 +163,7 @@ fn magnitude(graph: &Graph, node: &Node, known: &[f64]) -> f64 {
         Op::Dense(DenseOp::Gated(_)) => 2.0 * of(0) * of(1),
         // The sums before they are divided by the root of the size.
         Op::Dense(DenseOp::Hadamard(size)) => 2.0 * size.block() as f64 * of(0),
-        Op::Dense(DenseOp::AtStart) => of(0).max(constant(4)),
+        Op::Dense(DenseOp::AtStart) => of(0).max(constant(3)),
         Op::Dense(DenseOp::Rotary { .. }) => of(0) * (1.0 + 2.0 * of(1)),
         Op::Level(LevelOp::ScaleShift) => of_numbers(graph, node.args[0], of(0)) * constant(1) + constant(2),
         Op::Level(LevelOp::RowMaxAbs) => of(0).min(finite).max(1.0),

@@ -10,11 +10,11 @@ use snnc_ir::site::Site;
 use snnc_ir::{Tensor, Value};
 use std::sync::Arc;
 
-/// What tokens make of the residual stream where they begin a sequence: constants of the network.
+/// What tokens make of the residual stream where a sequence begins with them: constants of the network.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StartRows {
-    /// Their ids.
-    pub tokens: Vec<u32>,
+    /// Their ids: one, or two of which the second has the row.
+    pub starts: Vec<Vec<u32>>,
     /// Row after row, by value of the simplified and rotated graph (`sites::streams`).
     pub rows: IndexMap<Value, Vec<f32>>,
 }

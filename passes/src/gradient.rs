@@ -251,10 +251,10 @@ impl Tape {
 
     /// Of the rows that are no constants.
     fn by_start(&mut self, args: &[Value], c: Value) -> Result<Value, Diagnostic> {
-        let sizes = self.shape(args[4]).sizes().unwrap_or_default();
+        let sizes = self.shape(args[3]).sizes().unwrap_or_default();
         let zeros = Tensor::f32(&sizes, vec![0.0; sizes.iter().product()]);
         let none = self.builder.weight("no gradient", Arc::new(zeros));
-        self.add(Op::Dense(DenseOp::AtStart), &[c, args[1], args[2], args[3], none])
+        self.add(Op::Dense(DenseOp::AtStart), &[c, args[1], args[2], none])
     }
 
     /// Of the value: the gain; of the gain: the value, summed over tokens; of the offset: the sum alone.

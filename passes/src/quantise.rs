@@ -24,7 +24,7 @@ use indexmap::IndexMap;
 use snnc_ir::bounds::{SUM_MAX, largest_sum};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
-use snnc_ir::op::{Heads, Layout};
+use snnc_ir::op::{Heads, Layout, opening};
 use snnc_ir::origin::NodeOrigin;
 use snnc_ir::site::{ChannelGroup, Role, Site};
 use snnc_ir::ssa::Output;
@@ -77,7 +77,7 @@ struct Quantise<'a> {
     moments: &'a SiteMoments,
     /// What tokens that texts begin with make of the residual stream.
     start: Option<&'a StartRows>,
-    /// Their ids in the new graph.
+    /// Their pairs of ids in the new graph.
     start_ids: Option<Value>,
     /// Weights that are known already, by name.
     rounded_weights: &'a IndexMap<String, Arc<Tensor>>,
@@ -130,21 +130,21 @@ impl Quantise<'_> {
         Ok(())
     }
 
-    /// The new graph's still for an old value; but a constant where a token begins a sequence that texts begin with.
+    /// The new graph's still for an old value; but a constant where a sequence begins as texts do.
     fn at_start(&mut self, value: Value, new: Value) -> Result<Value, Diagnostic> {
         let Some((start, rows)) = self.start.and_then(|start| Some((start, start.rows.get(&value)?))) else {
             return Ok(new);
         };
-        let (origin, count) = (self.graph.origin(value), start.tokens.len());
-        let ids = start.tokens.iter().map(|&id| id as i32).collect();
-        let ids = || self.builder.weight("start.ids", Arc::new(Tensor::i32(&[count], ids)));
+        let (origin, count) = (self.graph.origin(value), start.starts.len());
+        let ids = start.starts.iter().filter_map(|start| opening(0, None, start).last()).flatten().collect();
+        let ids = || self.builder.weight("start.ids", Arc::new(Tensor::i32(&[count, 2], ids)));
         let ids = self.start_ids.unwrap_or_else(ids);
         self.start_ids = Some(ids);
-        let [tokens, positions] = [LeafOp::Tokens, LeafOp::Positions].map(|leaf| self.builder.add(leaf, &[], origin));
+        let opening = self.builder.add(LeafOp::Opening, &[], origin)?;
         let at = start.rows.get_index_of(&value).unwrap_or(0);
         let rows = Tensor::f32(&[count, rows.len() / count.max(1)], rows.clone());
         let rows = self.builder.weight(&format!("start.{at}"), Arc::new(rows));
-        self.builder.add(DenseOp::AtStart, &[new, tokens?, positions?, ids, rows], origin)
+        self.builder.add(DenseOp::AtStart, &[new, opening, ids, rows], origin)
     }
 
     /// The new graph's still for an old value.

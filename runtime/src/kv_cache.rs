@@ -5,7 +5,7 @@
 
 use crate::kernels::words;
 use crate::layout::plane_bytes;
-use snnc_ir::op::LevelOp;
+use snnc_ir::op::{LevelOp, opening};
 use snnc_ir::ssa::StateType;
 use snnc_ir::types::Elem;
 use snnc_ir::{Graph, Op, Type, Value};
@@ -104,6 +104,8 @@ pub struct CachedSequence {
     pub entries: Vec<Option<CacheEntry>>,
     /// Tokens that it has seen. Entries may hold more, of a pass that failed.
     pub past: usize,
+    /// The token that it began with.
+    first: Option<u32>,
     marked: usize,
 }
 
@@ -111,7 +113,20 @@ impl CachedSequence {
     /// An empty one.
     pub fn new(graph: &Graph) -> Self {
         let entries = graph.iter().map(|(value, _)| CacheEntry::new(graph, value)).collect();
-        Self { entries, past: 0, marked: 0 }
+        Self { entries, past: 0, first: None, marked: 0 }
+    }
+
+    /// What it has begun with, at each of the tokens that follow.
+    pub fn opening(&self, tokens: &[u32]) -> impl Iterator<Item = [i32; 2]> {
+        opening(self.past, self.first, tokens)
+    }
+
+    /// These tokens were seen.
+    pub fn advance(&mut self, tokens: &[u32]) {
+        if self.past == 0 {
+            self.first = tokens.first().copied();
+        }
+        self.past += tokens.len();
     }
 
     /// Forgets all but the first `tokens`; whether it could, which it cannot where sums are kept.

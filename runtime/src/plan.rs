@@ -68,9 +68,10 @@ pub struct Plan {
     /// The most tokens of one pass.
     pub chunk: usize,
     pub arena_bytes: usize,
-    /// Ids and positions, where the program uses them.
+    /// Ids, positions and openings, where the program uses them.
     pub tokens: Option<usize>,
     pub positions: Option<usize>,
+    pub opening: Option<usize>,
 }
 
 impl Plan {

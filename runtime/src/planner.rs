@@ -44,6 +44,7 @@ impl<'g> Planner<'g> {
             arena_bytes: 0,
             tokens: None,
             positions: None,
+            opening: None,
         };
         let decoded = vec![None; graph.nodes.len()];
         let late = leads_to_no_state(graph);
@@ -96,6 +97,12 @@ impl<'g> Planner<'g> {
     /// Positions of tokens: they are there before the first step.
     pub fn positions(&mut self, at: Value) -> Result<(), Diagnostic> {
         self.plan.positions = Some(self.leaf(at)?);
+        Ok(())
+    }
+
+    /// What sequences have begun with: it is there before the first step.
+    pub fn opening(&mut self, at: Value) -> Result<(), Diagnostic> {
+        self.plan.opening = Some(self.leaf(at)?);
         Ok(())
     }
 

@@ -121,7 +121,7 @@ impl Places {
 
 fn place(graph: &Graph, value: Value, node: &Node, layer: Option<u32>) -> NodePlace {
     // Inputs are read by all layers.
-    let layer = layer.filter(|_| !matches!(node.op, Op::Leaf(LeafOp::Tokens | LeafOp::Positions)));
+    let layer = layer.filter(|_| !matches!(node.op, Op::Leaf(LeafOp::Tokens | LeafOp::Positions | LeafOp::Opening)));
     let origin = graph.origin(value);
     NodePlace { origin: origin.name.clone(), site: origin.site.map(|site| site.to_string()), layer }
 }

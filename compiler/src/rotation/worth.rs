@@ -46,7 +46,7 @@ pub(super) fn worthwhile(
     tensor: &Graph,
     options: &QuantOptions,
     windows: &TokenWindows,
-    starts: &[u32],
+    starts: &[Vec<u32>],
     workers: Workers<'_>,
 ) -> Result<Option<(Rotations, Graph)>, Diagnostics> {
     let (possible, reasons) = rotate::possible(tensor);
@@ -126,7 +126,7 @@ fn with_another_timestep(tensor: &Graph, options: &QuantOptions) -> QuantOptions
 struct Trial<'a> {
     dense: Arc<Program>,
     windows: TokenWindows,
-    starts: &'a [u32],
+    starts: &'a [Vec<u32>],
     ids: Vec<u32>,
     ranges: Vec<Window>,
     /// With attention that needs no training, and weights of 8 bits: errors of 4 bits to nearest would hide all others.
@@ -139,7 +139,7 @@ impl<'a> Trial<'a> {
         tensor: &Graph,
         options: &QuantOptions,
         windows: &TokenWindows,
-        starts: &'a [u32],
+        starts: &'a [Vec<u32>],
         threads: usize,
     ) -> Result<Self, Diagnostics> {
         let (most, length) = LOOK;

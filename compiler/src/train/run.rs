@@ -605,10 +605,11 @@ impl TrainingRun<'_, '_> {
                 "the program does not say how it was compiled; its layers by time to first spike have the default options",
             );
         }
+        // The reference is rotated already.
+        let quant = QuantOptions { rotate: Rotate::These(Rotations::default()), ..options.unwrap_or_default() };
         let convert_options = convert::ConvertOptions {
-            // The reference is rotated already.
-            quant: QuantOptions { rotate: Rotate::These(Rotations::default()), ..options.unwrap_or_default() },
-            calibration_tokens: convert::calibration_tokens(reference.parameters()),
+            calibration_tokens: convert::calibration_tokens(reference.parameters(), &quant),
+            quant,
             threads: self.options.threads,
         };
         let sample = calibration_sample(tokens, Some(&self.options.text), self.progress)?;

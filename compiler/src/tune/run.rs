@@ -168,8 +168,10 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
     let ranges = text.cut(length, cut);
     let sample = calibration_sample(tokens.as_ref(), options.calibrate.as_deref(), progress)?;
     let tensor = convert::dense(loaded.source.graph, loaded.source.rounded, &mut |_, _, _| {})?;
-    let calibration_tokens =
-        options.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(tensor.parameters())).max(1);
+    let calibration_tokens = options
+        .calibration_tokens
+        .unwrap_or_else(|| convert::calibration_tokens(tensor.parameters(), &QuantOptions::default()))
+        .max(1);
     let (windows, _) = convert::sample_windows(&tensor, &sample, calibration_tokens)?;
     let workers = Workers { threads: options.threads, progress };
     let goal = options.goal();

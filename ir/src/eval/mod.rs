@@ -14,7 +14,7 @@ use crate::finite::{FiniteCheck, checked_operands, not_finite};
 use crate::graph::{Graph, Node, Value};
 use crate::hadamard::HadamardMatrix;
 use crate::membrane::{Membrane, MembraneLayer};
-use crate::op::{ArrayOp, DenseOp, Heads, Layout, LeafOp, LevelOp, Op, SpikeOp};
+use crate::op::{ArrayOp, DenseOp, Heads, Layout, LeafOp, LevelOp, Op, SpikeOp, opening};
 pub use crate::real::Real;
 use crate::ssa::meaning::{self, Delays, Recency, Span, phase_weights};
 use crate::ssa::{Output, Ssa, StateType};
@@ -34,6 +34,8 @@ pub use value::{Array, Content};
 #[derive(Clone, Debug, Default)]
 pub struct Memory<R> {
     past: usize,
+    /// The token that it began with.
+    first: Option<u32>,
     /// By node.
     kept: Vec<Option<Cached<R>>>,
 }
@@ -50,7 +52,7 @@ enum Cached<R> {
 impl<R: Real> Memory<R> {
     /// Nothing seen yet.
     pub fn new(graph: &Graph) -> Self {
-        Self { past: 0, kept: vec![None; graph.nodes.len()] }
+        Self { past: 0, first: None, kept: vec![None; graph.nodes.len()] }
     }
 
     /// A memory of `past` tokens: the keys and values, `[past, d]` each, of every node that keeps state, in the graph's
@@ -63,7 +65,7 @@ impl<R: Real> Memory<R> {
         };
         let kept = graph.nodes.iter().map(row).collect();
         assert!(rows.next().is_none(), "no more keys and values than attentions");
-        Self { past, kept }
+        Self { past, first: None, kept }
     }
 
     /// How many tokens were seen.
@@ -174,7 +176,15 @@ impl<'g, R: Real> Evaluator<'g, R> {
             if !self.is_finite_before(&done, value, first(value)) {
                 return Err(not_finite(self.graph, value));
             }
-            let call = NodeCall { evaluator: self, constants, tokens, past: memory.past, done: &done, at: value };
+            let call = NodeCall {
+                evaluator: self,
+                constants,
+                tokens,
+                past: memory.past,
+                first: memory.first,
+                done: &done,
+                at: value,
+            };
             let (array, events, state) = call.eval(memory.kept[value.index()].as_ref())?;
             if matches!(self.graph.stage, Stage::Imported | Stage::Training)
                 && let Content::Real(data) = &array.content
@@ -189,6 +199,9 @@ impl<'g, R: Real> Evaluator<'g, R> {
             if state.is_some() {
                 memory.kept[value.index()] = state;
             }
+        }
+        if memory.past == 0 {
+            memory.first = tokens.first().copied();
         }
         memory.past = end;
         Ok(done)
@@ -255,6 +268,7 @@ struct NodeCall<'a, R> {
     constants: Vec<Option<Array<R>>>,
     tokens: &'a [u32],
     past: usize,
+    first: Option<u32>,
     done: &'a Evaluation<R>,
     at: Value,
 }
@@ -285,6 +299,7 @@ impl<R: Real> NodeCall<'_, R> {
             Op::Leaf(LeafOp::Weight(_)) => unreachable!("constants are not run"),
             Op::Leaf(LeafOp::Tokens) => int(self.tokens.iter().map(|&id| id as i32).collect()),
             Op::Leaf(LeafOp::Positions) => int((self.past..self.past + n).map(|i| i as i32).collect()),
+            Op::Leaf(LeafOp::Opening) => int(opening(self.past, self.first, self.tokens).flatten().collect()),
             Op::Array(ArrayOp::Unary(kind)) => real(self.arg(0).reals().iter().map(|&x| unary(kind, x)).collect()),
             Op::Array(ArrayOp::Binary(kind)) => {
                 real(spread(&sizes, &[self.arg(0), self.arg(1)], |x| binary(kind, x[0], x[1])))
@@ -344,12 +359,12 @@ impl<R: Real> NodeCall<'_, R> {
                 real(rows)
             }
             Op::Dense(DenseOp::AtStart) => {
-                let starts = self.arg(1).ints().iter().zip(self.arg(2).ints());
-                let row = |((id, &position), row): ((&i32, &i32), _)| {
-                    let known = self.arg(3).ints().iter().position(|known| known == id && position == 0);
-                    known.and_then(|at| rows(self.arg(4)).nth(at)).unwrap_or(row)
+                let [openings, starts] = [1, 2].map(|i| self.arg(i).ints().as_chunks::<2>().0);
+                let row = |(opening, row): (&[i32; 2], _)| {
+                    let known = starts.iter().position(|start| start == opening);
+                    known.and_then(|at| rows(self.arg(3)).nth(at)).unwrap_or(row)
                 };
-                real(starts.zip(rows(self.arg(0))).flat_map(row).copied().collect())
+                real(openings.iter().zip(rows(self.arg(0))).flat_map(row).copied().collect())
             }
             Op::Dense(DenseOp::Attention { heads, scale }) => {
                 let state = self.extend(state);

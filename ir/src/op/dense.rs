@@ -4,6 +4,7 @@ use crate::curve::Curve;
 use crate::hadamard::HadamardSize;
 use crate::op::attribute::{Heads, Layout, Pairs, Scalar};
 use crate::op::info::{ITQS, OpInfo, QS_TRAINING, TQS, TQS_TRAINING};
+use crate::op::leaf::opening_type;
 use crate::op::shapes::{divides, f32_of, f32_shape, matrix, per_channel, row_width, same};
 use crate::op::spelling::{curve, heads, keyed, number, pairs, scalar};
 use crate::types::{Dim, Elem, Shape, Type};
@@ -41,8 +42,8 @@ pub enum DenseOp {
     /// `f32[tokens, d]`, in blocks that divide `d`, times a symmetric Hadamard matrix over the root of its size: its own inverse
     /// and its own transpose. The order of additions is `HadamardMatrix::apply`'s (Sylvester 1867; Paley 1933).
     Hadamard(HadamardSize),
-    /// `(x f32[tokens, d], tokens i32[tokens], positions i32[tokens], ids i32[k], rows f32[k, d]) -> f32[tokens, d]`: rows of `x`; but
-    /// where a sequence begins with the token of one of `ids`, the row of it: a constant of the network (attention sinks: Xiao et al. 2023).
+    /// `(x f32[tokens, d], opening i32[tokens, 2], starts i32[k, 2], rows f32[k, d]) -> f32[tokens, d]`: rows of `x`; but where what a
+    /// sequence has begun with is one of `starts`, the row of it: a constant of the network (attention sinks: Xiao et al. 2023).
     AtStart,
     /// `(q f32[tokens, heads * w], k, v f32[tokens, kv_heads * w])`: causal softmax attention with its keys and values as state. With
     /// `alibi`, `f32[heads]` follows: what a score loses per token between query and key, after it was scaled.
@@ -66,7 +67,7 @@ impl DenseOp {
             DenseOp::Curve(_) => OpInfo::new("curve", 1, TQS_TRAINING),
             DenseOp::Gated(_) => OpInfo::new("gated", 2, TQS_TRAINING),
             DenseOp::Hadamard(size) => OpInfo::new("hadamard", 1, TQS_TRAINING).expect(size.is_sound(), HADAMARD),
-            DenseOp::AtStart => OpInfo::new("at_start", 5, QS_TRAINING).parameters(3),
+            DenseOp::AtStart => OpInfo::new("at_start", 4, QS_TRAINING).parameters(2),
             DenseOp::Attention { heads, scale } => {
                 let info = OpInfo::new("attention", 3 + usize::from(heads.alibi), TQS).parameters(3).state();
                 info.expect(scale.get().is_finite(), "a finite scale")
@@ -179,19 +180,19 @@ impl DenseOp {
             }
             DenseOp::AtStart => {
                 let d = row_width(f32_shape(args, 0)?)?;
-                let ids = Type::tensor(Elem::I32, Shape::new(&[Dim::Tokens]));
-                if let Some(i) = (1..3).find(|&i| args[i] != ids) {
-                    return Err(format!("operand {} should be {ids}, it is {}", i + 1, args[i]));
+                let opening = opening_type();
+                if args[1] != opening {
+                    return Err(format!("operand 2 should be {opening}, it is {}", args[1]));
                 }
-                let known = |ids: &[Dim]| match (args[3].elem(), ids) {
-                    (Some(Elem::I32), [Dim::Fixed(k)]) => Some(*k as usize),
+                let known = |starts: &[Dim]| match (args[2].elem(), starts) {
+                    (Some(Elem::I32), [Dim::Fixed(k), Dim::Fixed(2)]) => Some(*k as usize),
                     _ => None,
                 };
-                let count =
-                    known(args[3].shape().dims()).ok_or(format!("ids, i32[k], were expected, here is {}", args[3]))?;
-                match matrix(f32_shape(args, 4)?)? {
+                let count = known(args[2].shape().dims());
+                let count = count.ok_or(format!("starts, i32[k,2], were expected, here is {}", args[2]))?;
+                match matrix(f32_shape(args, 3)?)? {
                     sizes if sizes == (count, d) => Ok(args[0]),
-                    _ => Err(format!("rows, f32[{count},{d}], were expected, here is {}", args[4])),
+                    _ => Err(format!("rows, f32[{count},{d}], were expected, here is {}", args[3])),
                 }
             }
             DenseOp::Attention { heads, .. } => {

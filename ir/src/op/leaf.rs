@@ -1,6 +1,6 @@
 //! What a program starts from.
 
-use crate::op::info::{ITQS, OpInfo};
+use crate::op::info::{ITQS, OpInfo, QS_TRAINING};
 use crate::types::{Dim, Elem, Shape, Type};
 use crate::value::WeightId;
 
@@ -11,6 +11,9 @@ pub enum LeafOp {
     Tokens,
     /// `i32[tokens]`: the absolute positions of this call's tokens.
     Positions,
+    /// `i32[tokens, 2]`: what the sequence has begun with, of its first two tokens: the first id and -1, then both ids. From the third
+    /// token on both numbers are -1.
+    Opening,
     /// A constant of the program.
     Weight(WeightId),
 }
@@ -20,18 +23,46 @@ impl LeafOp {
         match self {
             LeafOp::Tokens => OpInfo::new("tokens", 0, ITQS),
             LeafOp::Positions => OpInfo::new("positions", 0, ITQS),
+            LeafOp::Opening => OpInfo::new("opening", 0, QS_TRAINING),
             LeafOp::Weight(_) => OpInfo::new("weight", 0, ITQS),
         }
     }
 
     pub(super) fn parse(name: &str, attributes: &[&str]) -> Option<Self> {
-        [LeafOp::Tokens, LeafOp::Positions].into_iter().find(|op| attributes.is_empty() && op.info().name == name)
+        let inputs = [LeafOp::Tokens, LeafOp::Positions, LeafOp::Opening];
+        inputs.into_iter().find(|op| attributes.is_empty() && op.info().name == name)
     }
 
     pub(super) fn infer(self) -> Result<Type, String> {
         match self {
             LeafOp::Tokens | LeafOp::Positions => Ok(Type::tensor(Elem::I32, Shape::new(&[Dim::Tokens]))),
+            LeafOp::Opening => Ok(opening_type()),
             LeafOp::Weight(_) => Err("a constant's type is its tensor's".into()),
         }
     }
+}
+
+/// Stands where an opening has no token.
+const NO_TOKEN: i32 = -1;
+
+/// Of openings: `i32[tokens, 2]`.
+pub(super) fn opening_type() -> Type {
+    Type::tensor(Elem::I32, Shape::new(&[Dim::Tokens, Dim::Fixed(2)]))
+}
+
+/// What a sequence has begun with where its tokens from `past` on are `tokens`, and `first` is the id that it began with: a pair for each.
+///
+/// ```
+/// use snnc_ir::op::opening;
+/// assert!(opening(0, None, &[7, 5, 5]).eq([[7, -1], [7, 5], [-1, -1]]));
+/// assert!(opening(1, Some(7), &[5]).eq([[7, 5]]));
+/// ```
+pub fn opening(past: usize, first: Option<u32>, tokens: &[u32]) -> impl Iterator<Item = [i32; 2]> {
+    let id = |id: Option<&u32>| id.map_or(NO_TOKEN, |&id| id as i32);
+    let first = if past == 0 { id(tokens.first()) } else { id(first.as_ref()) };
+    tokens.iter().enumerate().map(move |(i, token)| match past + i {
+        0 => [first, NO_TOKEN],
+        1 => [first, id(Some(token))],
+        _ => [NO_TOKEN; 2],
+    })
 }

@@ -19,7 +19,7 @@ pub use array::ArrayOp;
 pub use attribute::{Binary, Heads, Layout, Pairs, Perm, Scalar, Surrogate, Unary};
 pub use dense::DenseOp;
 pub use info::OpInfo;
-pub use leaf::LeafOp;
+pub use leaf::{LeafOp, opening};
 pub use level::LevelOp;
 pub use spike::SpikeOp;
 pub use training::{LEVEL_MAX, TrainingOp};

@@ -143,9 +143,9 @@ fn tensor() -> Graph {
 pub(crate) fn quantised() -> Graph {
     let mut s = Sketch::new(Stage::Quantised);
     let x = s.embedding();
-    let (tokens, positions) = (s.add(Op::Leaf(LeafOp::Tokens), &[]), s.add(Op::Leaf(LeafOp::Positions), &[]));
-    let (ids, starts) = (s.i32("ids", &[2]), s.f32("starts", &[2, 4]));
-    let x = s.add(Op::Dense(DenseOp::AtStart), &[x, tokens, positions, ids, starts]);
+    let opening = s.add(Op::Leaf(LeafOp::Opening), &[]);
+    let (starts, rows) = (s.i32("starts", &[2, 2]), s.f32("start.rows", &[2, 4]));
+    let x = s.add(Op::Dense(DenseOp::AtStart), &[x, opening, starts, rows]);
     let n = s.add(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(EPS), heads: 1 }), &[x]);
     let (gain, offset) = (s.f32("gain", &[4]), s.f32("offset", &[4]));
     let quant = |steps, curve| Op::Level(LevelOp::Quant { code: Code::Binary, steps, curve });
@@ -402,6 +402,7 @@ fn ordinal(op: &Op) -> usize {
         Op::Dense(DenseOp::Hadamard(_)) => 38,
         Op::Dense(DenseOp::AtStart) => 39,
         Op::Array(ArrayOp::Alibi) => 40,
+        Op::Leaf(LeafOp::Opening) => 41,
     }
 }
 
@@ -411,7 +412,7 @@ fn the_samples_have_every_operation() {
     let mut met: Vec<usize> = graphs.iter().flat_map(|graph| &graph.nodes).map(|node| ordinal(&node.op)).collect();
     met.sort_unstable();
     met.dedup();
-    assert_eq!(met, (0..41).collect::<Vec<usize>>());
+    assert_eq!(met, (0..42).collect::<Vec<usize>>());
 }
 
 #[test]

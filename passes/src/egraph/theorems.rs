@@ -402,6 +402,7 @@ fn fixed_operations() -> Vec<Op> {
     let mut all = vec![
         Op::Leaf(LeafOp::Tokens),
         Op::Leaf(LeafOp::Positions),
+        Op::Leaf(LeafOp::Opening),
         Op::Array(ArrayOp::Where),
         Op::Array(ArrayOp::Alibi),
         Op::Array(ArrayOp::MatMul),
@@ -574,7 +575,7 @@ fn tolerance(graph: &Graph) -> f64 {
         matches!(
             op,
             Op::Leaf(LeafOp::Tokens)
-                | Op::Leaf(LeafOp::Positions)
+                | Op::Leaf(LeafOp::Positions | LeafOp::Opening)
                 | Op::Leaf(LeafOp::Weight(_))
                 | Op::Dense(DenseOp::Embed)
                 | Op::Array(ArrayOp::Transpose(_))

@@ -286,7 +286,7 @@ impl Relaxing {
             // Constants are made where they are read.
             Op::Leaf(LeafOp::Weight(_)) => Value(0),
             Op::Leaf(LeafOp::Tokens)
-            | Op::Leaf(LeafOp::Positions)
+            | Op::Leaf(LeafOp::Positions | LeafOp::Opening)
             | Op::Dense(DenseOp::Curve(_))
             | Op::Dense(DenseOp::Gated(_) | DenseOp::Hadamard(_))
             | Op::Dense(DenseOp::Centre | DenseOp::RmsNorm { .. } | DenseOp::Rotary { .. })
@@ -308,8 +308,8 @@ impl Relaxing {
                 self.add(Op::Level(LevelOp::GatherChannels), &[args[0], channels])?
             }
             Op::Dense(DenseOp::AtStart) => {
-                let [ids, rows] = [self.fixed(known(3)?), self.fixed(known(4)?)];
-                self.add(node.op, &[args[0], args[1], args[2], ids, rows])?
+                let [starts, rows] = [self.fixed(known(2)?), self.fixed(known(3)?)];
+                self.add(node.op, &[args[0], args[1], starts, rows])?
             }
             Op::Level(LevelOp::ScaleShift) => self.affine(args[0], known(1)?, known(2)?)?,
             Op::Dense(DenseOp::Linear(layout)) => {

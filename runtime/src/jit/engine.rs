@@ -160,6 +160,9 @@ impl Executor for Jit {
             |span: &SequenceSpan<'_>| (self.past(span.sequence)..).take(span.tokens.len()).map(|i| i as i32);
         let positions: Vec<i32> = spans.iter().flat_map(positions).collect();
         self.write_ids(compiled.plan.positions, positions.into_iter());
+        let openings = spans.iter().flat_map(|span| self.sequences[span.sequence].opening(span.tokens).flatten());
+        let openings: Vec<i32> = openings.collect();
+        self.write_ids(compiled.plan.opening, openings.into_iter());
         self.wanted = match rows {
             Rows::All => (0, n),
             Rows::Last => (n - 1, 1),
@@ -189,7 +192,7 @@ impl Executor for Jit {
             return Err(compiled.diagnose(fault));
         }
         for span in spans {
-            self.sequences[span.sequence].past += span.tokens.len();
+            self.sequences[span.sequence].advance(span.tokens);
         }
         self.record(n, meter);
         Ok(())

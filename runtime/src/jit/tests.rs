@@ -294,8 +294,9 @@ impl NetMaker {
             x = self.layer(x, turns)?;
             if stage != Stage::Tensor {
                 let rows = self.floats(&[2, width], -1.0, 1.0);
-                let ids = self.b.weight("starts", Arc::new(Tensor::i32(&[2], vec![3, 0])));
-                x = self.op(Op::Dense(DenseOp::AtStart), &[x, tokens, positions, ids, rows])?;
+                let starts = self.b.weight("starts", Arc::new(Tensor::i32(&[2, 2], vec![3, -1, 3, 1])));
+                let opening = self.op(Op::Leaf(LeafOp::Opening), &[])?;
+                x = self.op(Op::Dense(DenseOp::AtStart), &[x, opening, starts, rows])?;
             }
             outputs.push((format!("layer{i}"), x));
         }

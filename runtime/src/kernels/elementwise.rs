@@ -129,16 +129,15 @@ pub(super) fn gather_channels(x: &[f32], d: usize, channels: &[i32], y: &mut [f3
     }
 }
 
-/// Rows of `x`; but constants where certain tokens begin a sequence.
+/// Rows of `x`; but constants where a sequence has begun in certain ways, which are pairs of ids as openings are.
 #[inline(always)]
-pub(super) fn at_start(x: &[f32], [tokens, positions]: [&[i32]; 2], ids: &[i32], rows: &[f32], y: &mut [f32]) {
-    let d = rows.len() / ids.len().max(1);
-    assert!(d > 0 && tokens.len() * d == y.len() && tokens.len() == positions.len(), "a token for each row");
+pub(super) fn at_start(x: &[f32], openings: &[i32], starts: &[i32], rows: &[f32], y: &mut [f32]) {
+    let [openings, starts] = [openings, starts].map(|pairs| pairs.as_chunks::<2>().0);
+    let d = rows.len() / starts.len().max(1);
+    assert!(d > 0 && openings.len() * d == y.len(), "an opening for each row");
     y.copy_from_slice(x);
-    for ((token, &position), y) in tokens.iter().zip(positions).zip(y.chunks_exact_mut(d)) {
-        if position == 0
-            && let Some(at) = ids.iter().position(|id| id == token)
-        {
+    for (opening, y) in openings.iter().zip(y.chunks_exact_mut(d)) {
+        if let Some(at) = starts.iter().position(|start| start == opening) {
             y.copy_from_slice(&rows[at * d..][..d]);
         }
     }

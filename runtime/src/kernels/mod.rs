@@ -257,7 +257,7 @@ kernels! {
     fn hadamard(x: &[f32], matrix: &HadamardMatrix, y: &mut [f32]) = hadamard::transform with vectors;
 
     /// Rows of `x`; but the row of an id of `ids` where its token is at position 0. `tokens` are their ids and positions.
-    fn at_start(x: &[f32], tokens: [&[i32]; 2], ids: &[i32], rows: &[f32], y: &mut [f32]) = elementwise::at_start;
+    fn at_start(x: &[f32], opening: &[i32], starts: &[i32], rows: &[f32], y: &mut [f32]) = elementwise::at_start;
 
     /// A curve as `Curve::at_f32` has it, element by element.
     fn curve_f32(curve: Curve, x: &[f32], y: &mut [f32]) = elementwise::curve;

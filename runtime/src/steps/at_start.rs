@@ -1,10 +1,10 @@
-//! Rows that are constants where certain tokens begin a sequence.
+//! Rows that are constants where a sequence has begun in certain ways.
 
 use crate::planner::Planner;
 use crate::step::{Fault, KernelCall, StepKind, numbers, numbers_mut};
 use snnc_ir::{Diagnostic, Value};
 
-/// Constant rows stand where their tokens begin a sequence.
+/// Constant rows stand where a sequence has begun in their way.
 #[derive(Debug)]
 struct AtStartStep;
 
@@ -12,7 +12,7 @@ struct AtStartStep;
 /// The operand is not rows.
 pub fn plan(p: &mut Planner<'_>, at: Value) -> Result<(), Diagnostic> {
     let args = &p.graph.node(at).args;
-    p.step(at, AtStartStep, &args[..3], &args[3..])
+    p.step(at, AtStartStep, &args[..2], &args[2..])
 }
 
 impl StepKind for AtStartStep {
@@ -21,10 +21,9 @@ impl StepKind for AtStartStep {
     }
 
     fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
-        let KernelCall { resources, constants, inputs: [x, tokens, positions], out, .. } = call;
-        let tokens = [numbers(tokens)?, numbers(positions)?];
-        let (ids, rows) = (constants.i32(0)?, constants.f32(1)?);
-        resources.kernels.at_start(numbers(x)?, tokens, ids, rows, numbers_mut(out)?);
+        let KernelCall { resources, constants, inputs: [x, opening, _], out, .. } = call;
+        let (starts, rows) = (constants.i32(0)?, constants.f32(1)?);
+        resources.kernels.at_start(numbers(x)?, numbers(opening)?, starts, rows, numbers_mut(out)?);
         Ok(())
     }
 }

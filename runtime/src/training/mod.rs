@@ -12,6 +12,7 @@ pub use plan::TrainingPlan;
 use plan::{StridedView, TrainingStep, TrainingStepKind, ValueSource};
 use snnc_ir::ErrorCode;
 use snnc_ir::eval::{decay_row, decay_slope, period};
+use snnc_ir::op::opening;
 use snnc_ir::{Data, Diagnostic, Graph, Stage};
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ pub struct TrainingEngine {
     kernels: Kernels,
     arena: Vec<f32>,
     positions: Vec<i32>,
+    opening: Vec<i32>,
     tokens: Vec<i32>,
     targets: Vec<i32>,
     /// How many parameters `run` is given.
@@ -54,6 +56,7 @@ impl TrainingEngine {
             _reserved: reserved,
             arena: vec![0.0; plan.arena_len],
             positions: (0..tokens as i32).collect(),
+            opening: Vec::new(),
             tokens: vec![0; tokens],
             targets: vec![0; tokens],
             parameters: parameters.len(),
@@ -79,6 +82,7 @@ impl TrainingEngine {
             kernels: self.kernels,
             arena: vec![0.0; self.plan.arena_len],
             positions: self.positions.clone(),
+            opening: self.opening.clone(),
             tokens: self.tokens.clone(),
             targets: self.targets.clone(),
             parameters: self.parameters,
@@ -96,6 +100,7 @@ impl TrainingEngine {
         let n = self.positions.len();
         assert!(window.len() == n + 1 && parameters.len() == self.parameters, "a window and parameters of this engine");
         self.tokens.iter_mut().zip(window).for_each(|(to, &id)| *to = id as i32);
+        self.opening = opening(0, None, &window[..n]).flatten().collect();
         self.targets.iter_mut().zip(&window[1..]).for_each(|(to, &id)| *to = id as i32);
         let plan = Arc::clone(&self.plan);
         plan.every.iter().try_for_each(|step| self.step(step, parameters))
@@ -124,7 +129,9 @@ impl TrainingEngine {
             ValueSource::Constant(value) => {
                 self.graph.constant(value).and_then(|weight| weight.tensor.as_f32()).unwrap_or(&[])
             }
-            ValueSource::Tokens | ValueSource::Positions | ValueSource::Targets => unreachable!("integers"),
+            ValueSource::Tokens | ValueSource::Positions | ValueSource::Opening | ValueSource::Targets => {
+                unreachable!("integers")
+            }
         }
     }
 
@@ -132,6 +139,7 @@ impl TrainingEngine {
         match view.source {
             ValueSource::Tokens => &self.tokens,
             ValueSource::Positions => &self.positions,
+            ValueSource::Opening => &self.opening,
             ValueSource::Targets => &self.targets,
             ValueSource::Constant(value) => match self.graph.constant(value).map(|weight| weight.tensor.data()) {
                 Some(Data::I32(data)) => data,
@@ -179,8 +187,8 @@ impl TrainingEngine {
             TrainingStepKind::Centre => k.centre(real(0), width(0), y),
             TrainingStepKind::Hadamard(matrix) => k.hadamard(real(0), matrix, y),
             TrainingStepKind::AtStart => {
-                let [tokens, positions, ids] = [1, 2, 3].map(|i| self.integers(&step.inputs[i]));
-                k.at_start(real(0), [tokens, positions], ids, real(4), y);
+                let [opening, starts] = [1, 2].map(|i| self.integers(&step.inputs[i]));
+                k.at_start(real(0), opening, starts, real(3), y);
             }
             TrainingStepKind::RmsNorm { eps, heads } => {
                 all_finite(k.rms_norm(real(0), width(0) / heads, *eps, y))?;

@@ -27,6 +27,7 @@ pub enum ValueSource {
     Parameter(usize),
     Tokens,
     Positions,
+    Opening,
     Targets,
 }
 
@@ -207,6 +208,10 @@ impl<'g> TrainingPlanner<'g> {
             Op::Training(TrainingOp::Targets) => {
                 self.changes[at.index()] = true;
                 leaf(ValueSource::Targets)
+            }
+            Op::Leaf(LeafOp::Opening) => {
+                self.changes[at.index()] = true;
+                leaf(ValueSource::Opening)
             }
             Op::Leaf(LeafOp::Positions) => leaf(ValueSource::Positions),
             Op::Leaf(LeafOp::Weight(id)) => {

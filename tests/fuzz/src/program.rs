@@ -230,14 +230,15 @@ impl Drawing {
         self.add(DenseOp::Hadamard(size), &[x])
     }
 
-    /// Rows of their own where a sequence begins with a small id.
+    /// Rows of their own where a sequence begins with small ids.
     fn at_start(&mut self, x: Value) -> Option<Value> {
-        let (tokens, positions) = (self.add(LeafOp::Tokens, &[])?, self.add(LeafOp::Positions, &[])?);
+        let opening = self.add(LeafOp::Opening, &[])?;
         let width = self.width(x);
         let rows = self.reals(&[2, width]);
-        let ids = (0..2).map(|_| below(&mut self.random, 4) as i32).collect();
-        let ids = self.constant(Tensor::i32(&[2], ids));
-        self.add(DenseOp::AtStart, &[x, tokens, positions, ids, rows])
+        let first = below(&mut self.random, 4) as i32;
+        let starts = vec![first, -1, first, below(&mut self.random, 4) as i32];
+        let starts = self.constant(Tensor::i32(&[2, 2], starts));
+        self.add(DenseOp::AtStart, &[x, opening, starts, rows])
     }
 
     fn gated(&mut self, x: Value) -> Option<Value> {

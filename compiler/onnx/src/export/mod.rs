@@ -190,6 +190,7 @@ impl<'g> Lowering<'g> {
         Ok(match op {
             Op::Leaf(LeafOp::Tokens) => "input_ids".into(),
             Op::Leaf(LeafOp::Positions) => self.positions(),
+            Op::Leaf(LeafOp::Opening) => self.opening(),
             Op::Array(ArrayOp::Binary(Binary::Add)) => self.binary(at, "Add"),
             Op::Array(ArrayOp::Binary(Binary::Mul)) => self.binary(at, "Mul"),
             Op::Array(ArrayOp::Binary(Binary::Div)) => self.binary(at, "Div"),
@@ -399,17 +400,30 @@ impl<'g> Lowering<'g> {
         self.builder.plain("Add", &[&sums, &bias])
     }
 
-    /// Constant rows where a text begins with one of some tokens.
-    fn at_start(&mut self, at: Value) -> ValueName {
-        let [x, tokens, positions, ids, rows] = [0, 1, 2, 3, 4].map(|i| self.operand(at, i));
+    /// What texts have begun with, `[batch, tokens, 2]`: the first ids, and behind them the ids of second tokens.
+    fn opening(&mut self) -> ValueName {
+        let positions = self.positions();
         let b = &mut self.builder;
-        let (zero, last) = (b.int(0), b.ints(&[-1]));
-        let is_first = b.plain("Equal", &[&positions, &zero]);
-        let is_first = b.plain("Unsqueeze", &[&is_first, &last]);
-        let tokens = b.plain("Unsqueeze", &[&tokens, &last]);
-        let is_it = b.plain("Equal", &[&tokens, &ids]);
-        let picked = b.plain("And", &[&is_it, &is_first]);
-        let picked = b.cast(&picked, FLOAT);
+        let (one, none, last, zero) = (b.int(1), b.int(-1), b.ints(&[-1]), b.ints(&[0]));
+        let first = b.gather("input_ids", &zero, 1);
+        let later = b.plain("Greater", &[&positions, &one]);
+        let first = b.plain("Where", &[&later, &none, &first]);
+        let second = b.plain("Equal", &[&positions, &one]);
+        let second = b.plain("Where", &[&second, "input_ids", &none]);
+        let both = [first, second].map(|ids| b.plain("Unsqueeze", &[&ids, &last]));
+        b.op("Concat", &[&both[0], &both[1]], vec![builder::int("axis", -1)])
+    }
+
+    /// Constant rows where a text has begun in certain ways.
+    fn at_start(&mut self, at: Value) -> ValueName {
+        let [x, opening, starts, rows] = [0, 1, 2, 3].map(|i| self.operand(at, i));
+        let b = &mut self.builder;
+        let (before_last, last) = (b.ints(&[-2]), b.ints(&[-1]));
+        let opening = b.plain("Unsqueeze", &[&opening, &before_last]);
+        let equal = b.plain("Equal", &[&opening, &starts]);
+        let equal = b.cast(&equal, FLOAT);
+        let picked = b.reduce("ReduceMin", &equal);
+        let picked = b.plain("Squeeze", &[&picked, &last]);
         let row = b.plain("MatMul", &[&picked, &rows]);
         let any = b.reduce("ReduceMax", &picked);
         let any = b.cast(&any, builder::BOOL);
