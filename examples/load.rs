@@ -4,6 +4,9 @@
 //!
 //! With `--rubbish` there are as many clients beside them that go away, send what is no request, send too much, or send and read too slowly. `--pid` is
 //! the server's, whose resident memory is then printed. It speaks to this machine alone.
+//!
+//! With `--refusals KEY` it times refusals instead: without a key, with wrong ones that differ from `KEY` early or late, and from another origin. Their
+//! times must not tell how much of a key is right.
 
 use clap::Parser;
 use serde_json::{Value as Json, json};
@@ -41,16 +44,25 @@ struct LoadOptions {
     /// The server's process, whose resident memory is printed
     #[arg(long)]
     pid: Option<u32>,
+    /// A key of the server: times refusals, and puts no load on it
+    #[arg(long, value_name = "KEY")]
+    refusals: Option<String>,
 }
 
 /// One request on a connection of its own: the status and the body.
 fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
+    ask_with(address, method, path, "", body)
+}
+
+/// The same with more lines in its head, each with its end.
+fn ask_with(address: SocketAddr, method: &str, path: &str, more: &str, body: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(LONG))?;
     let length = body.len();
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{more}content-length: {length}\r\n\r\n"
+    );
     stream.write_all((head + body).as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
@@ -152,10 +164,54 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted.get(((sorted.len() as f64 - 1.0) * share).round() as usize).copied().unwrap_or(f64::NAN)
 }
 
+/// Requests of each kind that are refused and timed.
+const REFUSED: usize = 2000;
+
+/// Prints how long refusals take, by kind. The kinds take turns, so that whatever else the machine does meets all of them.
+fn time_refusals(address: SocketAddr, key: &str) -> Result<(), Box<dyn Error>> {
+    if key.len() < 2 || !key.is_ascii() {
+        return Err("a key of two or more ASCII characters is needed".into());
+    }
+    let other = |byte: u8| if byte == b'x' { 'y' } else { 'x' };
+    let (first, last) = (key.as_bytes()[0], key.as_bytes()[key.len() - 1]);
+    let early = format!("{}{}", other(first), &key[1..]);
+    let late = format!("{}{}", &key[..key.len() - 1], other(last));
+    let with = |key: &str| format!("authorization: Bearer {key}\r\n");
+    let kinds = [
+        ("no key", String::new(), 401),
+        ("wrong from the first character", with(&early), 401),
+        ("wrong in the last character", with(&late), 401),
+        ("another origin, no key", "origin: http://elsewhere.example\r\n".into(), 403),
+        ("another origin, right key", format!("{}origin: http://elsewhere.example\r\n", with(key)), 403),
+    ];
+    let mut times = vec![Vec::with_capacity(REFUSED); kinds.len()];
+    for _ in 0..REFUSED {
+        for ((name, more, status), times) in kinds.iter().zip(&mut times) {
+            let began = Instant::now();
+            let (found, _) = ask_with(address, "GET", "/v1/models", more, "")?;
+            times.push(began.elapsed().as_secs_f64() * 1e6);
+            if found != *status {
+                return Err(format!("{name}: the server answers {found}, not {status}").into());
+            }
+        }
+    }
+    let mut out = io::stdout();
+    writeln!(out, "refused                          5 % us  25 % us  median us  75 % us")?;
+    for ((name, ..), times) in kinds.iter().zip(&mut times) {
+        times.sort_by(f64::total_cmp);
+        let [low, quarter, half, more] = [0.05, 0.25, 0.5, 0.75].map(|share| quantile(times, share));
+        writeln!(out, "{name:<31}  {low:>6.1}  {quarter:>7.1}  {half:>9.1}  {more:>7.1}")?;
+    }
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let options = LoadOptions::parse();
     if !options.address.ip().is_loopback() {
         return Err("the load is for servers of this machine".into());
+    }
+    if let Some(key) = &options.refusals {
+        return time_refusals(options.address, key);
     }
     let mut out = io::stdout();
     // Alone, before there is any load.
