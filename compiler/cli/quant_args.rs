@@ -17,6 +17,8 @@ pub struct QuantArgs {
     #[arg(long, value_enum, conflicts_with = "timesteps")]
     preset: Option<PresetName>,
     /// Timesteps of spike trains: `7`, or with overrides by site `4,mlp.hidden=5,h.0=6`
+    ///
+    /// In a rotated network (--rotate) the head reads one timestep more, unless `head=T` says how many.
     #[arg(long, value_name = "T[,SITE=T...]", default_value = "7", value_parser = timesteps)]
     timesteps: Choices<u16>,
     /// How spikes spell a level, with overrides by site. [default: binary; unary with time-stepped neurons]
@@ -47,6 +49,7 @@ pub struct QuantArgs {
     ///
     /// Massive activations sit on it, and fixed thresholds clip them.
     /// `constant`: the residual stream of that token is computed once, without spikes, and kept in the program.
+    /// So is that of tokens whose activations are massive right behind it.
     /// `auto` keeps it where thresholds are fixed and texts begin with one token (--start).
     #[arg(long, value_name = "KIND", default_value = "auto", value_parser = first_token)]
     first_token: FirstToken,

@@ -116,6 +116,7 @@ impl QuantOptions {
             (Role::Query | Role::Key | Role::Value, Some(None)) => return None,
             (Role::Query | Role::Key, Some(Some(variant))) if variant.has_features() => few(variant),
             (Role::Value, Some(Some(variant @ Ssa::Lif { output: Output::Spikes }))) => few(variant),
+            (Role::Head, _) => self.head_levels(),
             _ => self.levels,
         };
         let mut levels = Some(base);
@@ -129,6 +130,14 @@ impl QuantOptions {
             };
         }
         levels
+    }
+
+    /// The levels that the head reads where no override names it. Its errors go straight into the logits, and it is one site of many: in a
+    /// rotated network, where no other site stands out, one more timestep there is worth most.
+    fn head_levels(&self) -> Levels {
+        let Levels { code, steps } = self.levels;
+        let finer = code == Code::Binary && steps < code.max_steps() && self.rotate.named().residual;
+        if finer { Levels { steps: steps + 1, code } } else { self.levels }
     }
 
     /// # Errors

@@ -22,7 +22,7 @@ use snnc_passes::moments::SiteMoments;
 use snnc_passes::observed::Observations;
 use snnc_passes::options::{Override, QuantOptions};
 use snnc_passes::quantise::quantise;
-use snnc_passes::sites::{SiteValue, sites};
+use snnc_passes::sites::{Role, SiteValue, sites};
 use snnc_passes::{Context, front_and_back, run};
 use snnc_runtime::{Options, Program};
 use std::collections::BTreeMap;
@@ -96,7 +96,10 @@ impl Tuner<'_> {
         let sites = self.sites();
         let mut by_steps: Vec<QuantPlan> = Vec::new();
         for steps in TIMESTEPS {
-            by_steps.push(fit(self.tensor, self.seen, &self.options(steps))?);
+            let everywhere = (Role::Head.path().to_string(), Override::Steps(steps));
+            let mut options = self.options(steps);
+            options.overrides.push(everywhere);
+            by_steps.push(fit(self.tensor, self.seen, &options)?);
         }
         let choices: Vec<(usize, usize)> =
             (0..sites.len()).flat_map(|site| (0..by_steps.len()).map(move |choice| (site, choice))).collect();
@@ -236,9 +239,12 @@ impl Tuner<'_> {
             let role = site.site.role.path().to_string();
             roles.entry(role).or_default().push((site.to_string(), steps));
         }
+        // What the head has without being named.
+        let head = sites.iter().find(|site| site.role == Role::Head).and_then(|site| options.of(site));
         for (role, members) in roles {
             let usual = commonest(members.iter().map(|(_, steps)| *steps));
-            if usual != all {
+            let unnamed = head.filter(|_| role == Role::Head.path()).map_or(all, |levels| levels.steps);
+            if usual != unnamed {
                 options.overrides.push((role, Override::Steps(usual)));
             }
             let others = members.into_iter().filter(|(_, steps)| *steps != usual);
