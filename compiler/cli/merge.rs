@@ -7,7 +7,7 @@ use crate::format::{Format, FormatArgs};
 use crate::output::set_run;
 use clap::Args;
 use snnc::file_use::FileUse;
-use snnc::merge::Shards;
+use snnc::part_file::read_all;
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use std::path::PathBuf;
@@ -61,8 +61,8 @@ impl MergeCommand {
     /// # Errors
     /// A shard that cannot be read, or is missing; what the run cannot read.
     pub fn run(self, parse: impl Fn(&[String]) -> Result<ShardedCommand, String>) -> Result<bool, Diagnostics> {
-        let shards = Shards::read(&self.parts)?;
-        let arguments = &shards.run().arguments;
+        let (run, shards) = read_all(&self.parts)?;
+        let arguments = &run.arguments;
         let place = self.parts.first().map_or(String::new(), |path| path.display().to_string());
         let wrong = |message: String| {
             let note = "run the shards again, with options written apart: `-o FILE`";

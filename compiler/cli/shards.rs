@@ -4,8 +4,8 @@ use crate::output::{run_record, status};
 use crate::ranks::{Spread, is_first};
 use clap::Args;
 use snnc::file_use::FileUse;
-use snnc::merge;
 use snnc::part::PartJson;
+use snnc::part_file;
 use snnc::shard::Shard;
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
@@ -73,7 +73,7 @@ pub fn write(part: PartJson, path: &Path) -> Result<(), Diagnostics> {
     };
     run.arguments = whole(&run.arguments);
     let shard = part.shard;
-    merge::write(path, part, &run)?;
+    part_file::write(path, part, &run)?;
     status(&format!("{}: shard {shard}; `snnc merge` puts all shards together", path.display()));
     Ok(())
 }

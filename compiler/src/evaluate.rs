@@ -10,15 +10,16 @@ use crate::ranks;
 use crate::score::{Intervals, Score, percentile_99, score_rows};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::events::Events;
 use snnc_ir::verify::LOGITS;
-use snnc_ir::{Diagnostic, Elem, ErrorCode, Graph, Type};
+use snnc_ir::{Diagnostic, Elem, ErrorCode, Graph, Type, text};
 use snnc_passes::cost::Activity;
 use snnc_runtime::{Program, Rows, Session};
 use std::ops::Range;
 use std::sync::Arc;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Inputs that are run together, and the first of them whose prediction counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -240,8 +241,22 @@ impl WindowWork<'_> {
     /// There are no windows, or too many; a network cannot be run; a request to stop; ranks of other texts.
     pub fn run(&self) -> Result<WindowResults, Diagnostics> {
         self.check()?;
-        ranks::agree(self.workers.ranks, &serde_json::json!({ "windows": self.hash() }))?;
+        self.agree()?;
         Ok(self.run_some(self.ranges)?)
+    }
+
+    /// Refuses ranks with other programs, texts or windows.
+    ///
+    /// # Errors
+    /// There are some.
+    pub fn agree(&self) -> Result<(), Diagnostic> {
+        if self.workers.ranks.count() == 1 {
+            return Ok(());
+        }
+        let hash = |program: &Arc<Program>| format!("{:016x}", xxh3_64(text::print(program.graph()).as_bytes()));
+        let programs: Vec<String> = self.programs.iter().map(hash).collect();
+        let all = json!({ "windows": self.hash(), "programs": programs, "reference": self.dense.map(hash) });
+        ranks::agree(self.workers.ranks, &all)
     }
 
     /// XXH3-64 of the text's ids and the windows.

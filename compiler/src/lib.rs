@@ -67,6 +67,7 @@ pub mod opt;
 pub mod option_values;
 pub mod parallel;
 pub mod part;
+pub mod part_file;
 pub mod program_lints;
 pub mod progress;
 pub mod proof;

@@ -89,15 +89,16 @@ pub fn any(ranks: &dyn Ranks, own: bool) -> Result<bool, Diagnostic> {
     Ok(ranks.exchange(vec![vec![u8::from(own)]; ranks.count()])?.iter().any(|said| said != &[0]))
 }
 
-/// Refuses ranks that would compute something else than this one.
+/// Refuses ranks that would compute something else than this one. `own`: fields that say what.
 ///
 /// # Errors
-/// Ranks differ. The message names what differs, and both values.
+/// Ranks differ, in a field or in the build. The message names what differs, and both values.
 pub fn agree(ranks: &dyn Ranks, own: &impl Serialize) -> Result<(), Diagnostic> {
     if ranks.count() == 1 {
         return Ok(());
     }
-    let own = serde_json::to_value(own).map_err(|e| broken(&e))?;
+    let mut own = serde_json::to_value(own).map_err(|e| broken(&e))?;
+    own["snnc"] = Json::from(vec![Some(env!("CARGO_PKG_VERSION")), option_env!("SNNC_COMMIT")]);
     let all = gathered(ranks, &own)?;
     for (rank, other) in all.iter().enumerate() {
         let fields = all[0].as_object().into_iter().flatten();
@@ -148,9 +149,13 @@ mod tests {
     #[test]
     fn ranks_that_differ_are_refused_by_what_differs() {
         let own = json!({"isa": "avx2", "text": "a"});
+        let other = |isa: &str| {
+            let build = [Some(env!("CARGO_PKG_VERSION")), option_env!("SNNC_COMMIT")];
+            Echo(json!({"isa": isa, "text": "a", "snnc": build}).to_string().leak())
+        };
         assert!(agree(&Alone, &own).is_ok());
-        assert!(agree(&Echo(r#"{"isa": "avx2", "text": "a"}"#), &own).is_ok());
-        let told = agree(&Echo(r#"{"isa": "avx512", "text": "a"}"#), &own).expect_err("one field differs");
+        assert!(agree(&other("avx2"), &own).is_ok());
+        let told = agree(&other("avx512"), &own).expect_err("one field differs");
         assert!(told.message.ends_with(r#"isa is "avx512" on rank 0 and "avx2" on rank 1"#), "{}", told.message);
         assert!(agree(&Echo("nonsense"), &own).is_err());
     }

@@ -120,8 +120,11 @@ fn exchange_piece(world: &SimpleCommunicator, messages: &[Vec<u8>], received: &m
     };
     let (send_counts, send_starts) = layout(&messages.iter().map(Vec::len).collect::<Vec<usize>>());
     let (counts, starts) = layout(&received.iter().map(Vec::len).collect::<Vec<usize>>());
-    let sent: Vec<u8> = messages.iter().flat_map(|message| &message[part(message.len())]).copied().collect();
-    let mut got = vec![0u8; counts.iter().sum::<i32>() as usize];
+    // One byte more than is sent: an empty list has an address that may be that of MPI_IN_PLACE.
+    let mut sent = Vec::with_capacity(1 + send_counts.iter().sum::<i32>() as usize);
+    messages.iter().for_each(|message| sent.extend_from_slice(&message[part(message.len())]));
+    sent.push(0);
+    let mut got = vec![0u8; 1 + counts.iter().sum::<i32>() as usize];
     let to = Partition::new(&sent[..], &send_counts[..], &send_starts[..]);
     let mut from = PartitionMut::new(&mut got[..], &counts[..], &starts[..]);
     world.all_to_all_varcount_into(&to, &mut from);

@@ -21,7 +21,6 @@ use crate::ranks::{self, Alone, Ranks};
 use crate::reading::IdSource;
 use crate::record::{HybridRecord, ProgramRecord};
 use crate::rotation::as_calibrated;
-use crate::run_record::commit;
 use crate::tokens::Tokens;
 use crate::tokens::start::StartChoice;
 use serde_json::json;
@@ -166,7 +165,6 @@ impl TrainOptions {
             return Ok(());
         }
         let mut all = serde_json::to_value(identity).unwrap_or_default();
-        all["snnc"] = json!([env!("CARGO_PKG_VERSION"), commit()]);
         all["validation"] = json!(format!("{:016x}", xxh3_64(bytemuck::cast_slice(validation))));
         let Self { length, resume, hybrid, validation_windows, .. } = self;
         all["options"] = json!(format!("{length:?}, {resume}, {hybrid:?}, {validation_windows}"));
