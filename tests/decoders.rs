@@ -297,8 +297,7 @@ fn timesteps_are_tuned() {
         ids: &ids,
         ranges: &ranges,
         probe_tokens: 64,
-        threads: 2,
-        progress: &snnc::progress::Silent,
+        workers: 2.into(),
         base: QuantOptions::default(),
     };
     for goal in [Goal::Energy, Goal::Attention] {

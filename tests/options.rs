@@ -18,7 +18,7 @@ const VALUES: [&str; 6] = ["0", "-1", "1e30", "NaN", "inf", "1844674407370955161
 const MOST: Duration = Duration::from_secs(20);
 
 /// The commands and what they need; an option is left out where it is the one that is tried.
-const COMMANDS: [(&str, &[&str]); 22] = [
+const COMMANDS: [(&str, &[&str]); 23] = [
     ("check", &["model.onnx"]),
     ("compile", &["model.onnx", "--output=out.snn", "--calibration-tokens=64"]),
     ("run", &["m.snn", "--prompts=prompts.txt", "--max-new-tokens=4"]),
@@ -27,6 +27,7 @@ const COMMANDS: [(&str, &[&str]); 22] = [
     ("serve", &["m.snn", "--host=192.0.2.1", "--open"]),
     ("eval", &["m.snn", "--reference=model.onnx", "--text=text.txt", "--windows=2", "--ledger", "--ledger-tokens=64"]),
     ("energy", &["m.snn", "--text=text.txt", "--windows=2"]),
+    ("merge", &["part.json"]),
     ("report", &["m.snn", "--output=out.html", "--text=text.txt", "--tokens=8"]),
     (
         "inspect",
@@ -75,7 +76,7 @@ const COMMANDS: [(&str, &[&str]); 22] = [
 const WITHOUT: [(&str, &str, &str); 2] = [("energy", "--firing-rate", "--text"), ("train", "--minutes", "--steps")];
 
 /// Options whose number stands in something, with `#` for it.
-const SPELLED: [(&str, &[&str]); 9] = [
+const SPELLED: [(&str, &[&str]); 10] = [
     ("--budget", &["perplexity+#", "perplexity+#%", "timesteps=#"]),
     ("--hybrid", &["perplexity+#", "perplexity+#%"]),
     ("--attention", &["topk:#"]),
@@ -85,6 +86,7 @@ const SPELLED: [(&str, &[&str]); 9] = [
     ("--max-regress", &["#", "#%"]),
     ("--min-agreement", &["#", "#%"]),
     ("--layers", &["#", "0-#"]),
+    ("--shard", &["#", "#/#", "0/#"]),
 ];
 
 /// Ends a call that takes too long.
@@ -157,6 +159,7 @@ fn fixture(at: &Path) {
     let bench = ["bench", "m.snn", "--prompts=4", "--depths=4", "--decoded=2", "--repeats=1", "--json"];
     fs::write(at.join("bench.json"), run(&bench)).unwrap();
     fs::write(at.join("run.json"), run(&["check", "model.onnx", "--json"])).unwrap();
+    run(&["energy", "m.snn", "--text=text.txt", "--windows=2", "--shard=0/1", "--output=part.json"]);
     fs::write(at.join("layer.ir"), include_str!("cases/quantise/activation.ir")).unwrap();
 }
 

@@ -256,8 +256,7 @@ fn the_front_trades_damage_for_cost() {
         ids: &demo.ids,
         ranges: &ranges,
         probe_tokens: 64,
-        threads: 2,
-        progress: &snnc::progress::Silent,
+        workers: 2.into(),
         base: QuantOptions::default(),
     };
     let front = tuner.front(Goal::Timesteps).unwrap();

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use snnc::ranks::Alone;
 use snnc::train::adamw::Schedule;
 use snnc::train::checkpoint;
 use snnc::train::events::RunIdentity;
@@ -370,7 +371,8 @@ fn a_hybrid_attends_as_two_programs_do() {
 
 fn trainer(program: &Graph, teacher: &Graph, train: Trainable, threads: usize) -> Trainer {
     let rates = Schedule { rate: 3e-3, weight_decay: 0.01, clip: 1.0, warm_up: 2, steps: 12 };
-    let options = TrainerOptions { recipe: recipe(train), rates, batch: 3, window: WINDOW, seed: 5, threads };
+    let options =
+        TrainerOptions { recipe: recipe(train), rates, batch: 3, window: WINDOW, seed: 5, threads, ranks: &Alone };
     Trainer::new(program, teacher, options).unwrap()
 }
 

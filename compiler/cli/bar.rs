@@ -1,6 +1,7 @@
 //! How far long work is: a bar on a terminal; in a log a line with the time every ten seconds. And Ctrl-C, which asks for an end.
 
 use crate::output::{INTERRUPTED, LogLevel, is_said, log, say, status, warn};
+use crate::ranks::is_first;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use snnc::files;
 use snnc::progress::Progress;
@@ -17,16 +18,23 @@ static LISTENS: AtomicBool = AtomicBool::new(false);
 /// Ctrl-C: work that listens ends with what it has; other work ends at once.
 pub fn interrupted() {
     if LISTENS.load(Ordering::SeqCst) && !STOP.swap(true, Ordering::SeqCst) {
-        say("stopping after this step; press Ctrl-C again to stop at once");
+        say_first("stopping after this step; press Ctrl-C again to stop at once");
         return;
     }
     let untouched = files::discard_pending();
-    say(if untouched {
+    say_first(if untouched {
         "interrupted; no output was changed"
     } else {
         "interrupted; the outputs written so far are whole"
     });
     std::process::exit(INTERRUPTED);
+}
+
+/// One of several processes is enough to say it.
+fn say_first(line: &str) {
+    if is_first() {
+        say(line);
+    }
 }
 
 /// From here on work listens to Ctrl-C, or no longer.

@@ -114,7 +114,7 @@ impl DemoCommand {
         emit(&told("spiking", &self.prompt, &spiking_tale.text))?;
         let ids = tokens.document(&text(&folder, "story.txt")?.0)?;
         let cut = Cut { length: Some(WINDOW), stride: None, windows: usize::MAX };
-        let workers = Workers { threads: threads_or_all(None), progress: &bar };
+        let workers = Workers::alone(threads_or_all(None), &bar);
         let done = evaluate(&spiking, Some(&dense), &ids, cut, workers)?;
         emit(&figures(spiking.graph(), &done, [&dense_tale, &spiking_tale]))?;
         emit(&raster(spiking.graph(), &tokens, &self.prompt)?)?;

@@ -3,10 +3,14 @@
 use crate::args::{OnnxArgs, StartArgs, WhichEngine};
 use crate::bar::Bar;
 use crate::energy_table::Costs;
-use crate::format::{self, FormatArgs};
+use crate::format::{self, Format, FormatArgs};
+use crate::ranks::world;
+use crate::shards::{self, ShardArgs};
 use clap::Args;
-use snnc::energy::run::{EnergyOptions, energy};
+use snnc::energy::Estimate;
+use snnc::energy::run::{EnergyOptions, energy, energy_merged, energy_shard};
 use snnc::file_use::FileUse;
+use snnc::merge::Shards;
 use snnc::model::threads_or_all;
 use snnc::option_values::{ENERGY_BATCH_MAX, firing_rate, price_lists, text_or_ids, threads};
 use snnc_ir::diagnostic::Diagnostics;
@@ -57,6 +61,8 @@ pub struct EnergyCommand {
     #[arg(short = 't', long, value_name = "N", value_parser = threads, help_heading = "Engine")]
     threads: Option<usize>,
     #[command(flatten)]
+    pub shards: ShardArgs,
+    #[command(flatten)]
     start: StartArgs,
     #[command(flatten)]
     format: FormatArgs,
@@ -69,11 +75,29 @@ pub struct EnergyCommand {
 impl EnergyCommand {
     pub fn files(&self) -> FileUse {
         let used = self.onnx.files(FileUse::default()).reads_models("the model", [&self.model]);
-        used.reads("--text", &self.text).reads("--tokens", &self.tokens).reads("--prices", &self.prices)
+        let used = used.reads("--text", &self.text).reads("--tokens", &self.tokens).reads("--prices", &self.prices);
+        self.shards.files(used)
     }
 
     pub fn run(self) -> Result<(), Diagnostics> {
-        let options = EnergyOptions {
+        let (options, bar) = (self.options()?, Bar::default());
+        match self.shards.wanted() {
+            Some((shard, path)) => shards::write(energy_shard(&options, shard, &bar)?, &path),
+            None => self.print(energy(&options, &bar)?, self.format.format()),
+        }
+    }
+
+    /// The same from shards that were run before.
+    pub fn merged(&self, shards: &Shards, format: Format, bar: &Bar) -> Result<(), Diagnostics> {
+        self.print(energy_merged(&self.options()?, shards, bar)?, format)
+    }
+
+    fn print(&self, estimate: Estimate, format: Format) -> Result<(), Diagnostics> {
+        format::print(&Costs { estimate, full: self.full }, format)
+    }
+
+    fn options(&self) -> Result<EnergyOptions, Diagnostics> {
+        Ok(EnergyOptions {
             model: self.model.clone(),
             onnx: self.onnx.options()?,
             text: text_or_ids(&self.text, &self.tokens)?,
@@ -85,8 +109,7 @@ impl EnergyCommand {
             lists: price_lists(&self.prices)?,
             engine: self.engine.options(),
             threads: threads_or_all(self.threads),
-        };
-        let estimate = energy(&options, &Bar::default())?;
-        format::print(&Costs { estimate, full: self.full }, self.format.format())
+            ranks: world(),
+        })
     }
 }

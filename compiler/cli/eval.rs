@@ -3,14 +3,17 @@
 use crate::args::{EngineArgs, OnnxArgs, StartArgs};
 use crate::bar::Bar;
 use crate::eval_table::{OneEval, SeveralEvals};
-use crate::format::{self, FormatArgs};
+use crate::format::{self, Format, FormatArgs};
 use crate::output::{failed, status, warn};
+use crate::ranks::{is_first, world};
+use crate::shards::{self, ShardArgs};
 use clap::Args;
-use snnc::eval::{EvalOptions, eval};
+use snnc::eval::{EvalOptions, eval, eval_merged, eval_shard};
 use snnc::eval_report::{EvalReport, Gates};
 use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::lints;
+use snnc::merge::Shards;
 use snnc::model::threads_or_all;
 use snnc::option_values::{share, text_or_ids, threads};
 use snnc::report;
@@ -58,7 +61,7 @@ pub struct EvalCommand {
     #[arg(long, help_heading = "More to measure")]
     recall: bool,
     /// Write the result of one program as an HTML page
-    #[arg(long, value_name = "FILE.html", help_heading = "Output")]
+    #[arg(long, value_name = "FILE.html", conflicts_with = "shard", help_heading = "Output")]
     html: Option<PathBuf>,
     /// Exit with status 3 if perplexity rises by more than this: `1%` or `0.01`
     #[arg(long, value_name = "SHARE", requires = "reference", value_parser = share, help_heading = "Limits, for exit status 3")]
@@ -75,6 +78,8 @@ pub struct EvalCommand {
     /// Windows that run at once; the result does not depend on it
     #[arg(short = 't', long, value_name = "N", value_parser = threads, help_heading = "Engine")]
     threads: Option<usize>,
+    #[command(flatten)]
+    pub shards: ShardArgs,
     #[command(flatten)]
     start: StartArgs,
     #[command(flatten)]
@@ -94,7 +99,8 @@ impl EvalCommand {
     pub fn files(&self) -> FileUse {
         let used = self.onnx.files(FileUse::default()).reads_models("the model", &self.models);
         let used = used.reads("--text", &self.text).reads("--tokens", &self.tokens);
-        self.engine.files(used.reads_models("--reference", &self.reference)).writes("--html", &self.html)
+        let used = used.reads_models("--reference", &self.reference).writes("--html", &self.html);
+        self.engine.files(self.shards.files(used))
     }
 
     /// Whether every gate held.
@@ -103,9 +109,24 @@ impl EvalCommand {
             let message = format!("a page is of one program, and {} are named", self.models.len());
             return Err(Diagnostic::new("--html", message).code(ErrorCode::OPTION).into());
         }
+        if let Some((shard, path)) = self.shards.wanted() {
+            shards::write(eval_shard(&self.options()?, shard, &Bar::default())?, &path)?;
+            return Ok(true);
+        }
         let found = eval(&self.options()?, &Bar::default())?;
+        self.tell(&found, self.format.format())
+    }
+
+    /// The same from shards that were run before.
+    pub fn merged(&self, shards: &Shards, format: Format) -> Result<bool, Diagnostics> {
+        let found = eval_merged(&self.options()?, shards, &Bar::default())?;
+        self.tell(&found, format)
+    }
+
+    /// Prints what was found. Whether every gate held.
+    fn tell(&self, found: &[EvalReport], format: Format) -> Result<bool, Diagnostics> {
         let mut held = true;
-        let named = || self.models.iter().map(|path| path.display().to_string()).zip(&found);
+        let named = || self.models.iter().map(|path| path.display().to_string()).zip(found);
         for (name, report) in named() {
             // One program needs no name.
             let of = if found.len() == 1 { String::new() } else { format!("{name}: ") };
@@ -114,17 +135,17 @@ impl EvalCommand {
             broken.iter().for_each(|gate| failed(&format!("{of}{gate}")));
             held &= broken.is_empty();
         }
-        if let [report] = &found[..] {
-            self.print(report)?;
+        if let [report] = found {
+            self.print(report, format)?;
         } else {
-            format::print(&SeveralEvals(named().collect()), self.format.format())?;
+            format::print(&SeveralEvals(named().collect()), format)?;
         }
         Ok(held)
     }
 
     /// Prints what was found of one program, and writes the page if one is wanted.
-    fn print(&self, found: &EvalReport) -> Result<(), Diagnostics> {
-        if let (Some(path), Some(model)) = (&self.html, self.models.first()) {
+    fn print(&self, found: &EvalReport, format: Format) -> Result<(), Diagnostics> {
+        if let (Some(path), Some(model), true) = (&self.html, self.models.first(), is_first()) {
             let title = report::file_name(model);
             let options = self.options()?;
             let sources = report::evaluation_sources(
@@ -138,7 +159,7 @@ impl EvalCommand {
             status(&format!("{}: written", path.display()));
         }
         let name = self.models.first().map_or(String::new(), |model| report::file_name(model));
-        format::print(&OneEval { name, found }, self.format.format())
+        format::print(&OneEval { name, found }, format)
     }
 
     /// The command with file names alone.
@@ -171,6 +192,7 @@ impl EvalCommand {
             recall: self.recall,
             engine: self.engine.options()?,
             threads: threads_or_all(self.threads),
+            ranks: world(),
         })
     }
 

@@ -110,7 +110,7 @@ pub fn verbose_version(arguments: &[OsString]) -> Option<String> {
     let rows = [
         ("commit", commit().unwrap_or("unknown").to_string()),
         ("target", target().unwrap_or("unknown").to_string()),
-        ("features", "none".to_string()),
+        ("features", if cfg!(feature = "mpi") { "mpi" } else { "none" }.to_string()),
         (
             "instruction sets",
             format!("{} (of {}; in use: {})", sets.collect::<Vec<&str>>().join(", "), host.arch, host.isa),

@@ -17,17 +17,20 @@ mod format;
 mod global;
 mod inspect;
 mod logits;
+mod merge;
 mod nir;
 mod opt;
 mod output;
 mod plan;
 mod prompts;
 mod quant_args;
+mod ranks;
 mod report;
 mod report_text;
 mod run;
 mod sampling;
 mod serve;
+mod shards;
 mod shell;
 mod show;
 mod signals;
@@ -40,7 +43,9 @@ mod verify;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use global::GlobalArgs;
+use merge::ShardedCommand;
 use output::{INTERRUPTED, verdict};
+use ranks::{CommandEnd, Spread};
 use snnc::file_use::FileUse;
 use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
@@ -74,6 +79,7 @@ enum Command {
     Serve(serve::ServeCommand),
     Eval(eval::EvalCommand),
     Energy(energy::EnergyCommand),
+    Merge(merge::MergeCommand),
     Inspect(inspect::InspectCommand),
     Report(report::ReportCommand),
     Logits(logits::LogitsCommand),
@@ -102,6 +108,7 @@ impl Command {
             Command::Serve(command) => command.files(),
             Command::Eval(command) => command.files(),
             Command::Energy(command) => command.files(),
+            Command::Merge(command) => command.files(),
             Command::Inspect(command) => command.files(),
             Command::Report(command) => command.files(),
             Command::Logits(command) => command.files(),
@@ -121,10 +128,32 @@ impl Command {
     }
 }
 
+impl Command {
+    /// What it does with several processes.
+    fn spread(&self) -> Spread {
+        match self {
+            Command::Eval(command) => command.shards.spread(),
+            Command::Energy(command) => command.shards.spread(),
+            Command::Tune(_) | Command::Train(_) => Spread::Ranks,
+            _ => Spread::Alone,
+        }
+    }
+}
+
 /// The files that a command line uses.
 fn files_of(arguments: &[String]) -> Result<FileUse, String> {
     let words = std::iter::once("snnc").chain(arguments.iter().map(String::as_str));
     Cli::try_parse_from(words).map(|cli| cli.command.files()).map_err(|e| e.to_string())
+}
+
+/// The command of a command line, if it has shards.
+fn sharded(arguments: &[String]) -> Result<ShardedCommand, String> {
+    let words = std::iter::once("snnc").chain(arguments.iter().map(String::as_str));
+    match Cli::try_parse_from(words).map_err(|e| e.to_string())?.command {
+        Command::Eval(command) => Ok(ShardedCommand::Eval(command)),
+        Command::Energy(command) => Ok(ShardedCommand::Energy(command)),
+        _ => Err("only `snnc eval` and `snnc energy` have shards".into()),
+    }
 }
 
 /// The arguments behind the command's own name, as text.
@@ -135,7 +164,7 @@ fn typed(arguments: &[OsString]) -> Vec<String> {
 fn main() -> ExitCode {
     let arguments = global::prepared(std::env::args_os());
     if let Some(text) = global::verbose_version(&arguments) {
-        return verdict(output::emit(&text).map(|()| true));
+        return ExitCode::from(verdict(output::emit(&text).map(|()| true)).unwrap_or_else(|status| status));
     }
     let command = Cli::command().color(global::color_choice(&arguments));
     let cli = Cli::from_arg_matches(&command.get_matches_from(&arguments)).unwrap_or_else(|e| e.exit());
@@ -150,13 +179,22 @@ fn main() -> ExitCode {
         snnc_runtime::set_memory_limit(bytes);
     }
     signals::survive_size_limit();
-    let files = cli.command.files();
-    if let Err(diagnostics) = files.check() {
-        return verdict(Err(diagnostics));
+    match ranks::join(cli.command.spread()) {
+        Ok(member) => member.end(run(cli.command, &arguments)),
+        Err(diagnostic) => {
+            output::report(&[diagnostic]);
+            ExitCode::FAILURE
+        }
     }
+}
+
+/// Runs a command to its end.
+fn run(command: Command, arguments: &[OsString]) -> CommandEnd {
+    let files = command.files();
+    files.check().or_else(|diagnostics| verdict(Err(diagnostics)).map(drop))?;
     output::set_has_outputs(files.has_outputs());
-    output::set_run(typed(&arguments), files);
-    let result = match cli.command {
+    output::set_run(typed(arguments), files);
+    let result = match command {
         Command::Check(command) => command.run(),
         Command::Compile(command) => command.run(),
         Command::Run(command) => command.run(),
@@ -164,6 +202,7 @@ fn main() -> ExitCode {
         Command::Serve(command) => command.run(),
         Command::Eval(command) => return verdict(command.run()),
         Command::Energy(command) => command.run(),
+        Command::Merge(command) => return verdict(command.run(sharded)),
         Command::Inspect(command) => command.run(),
         Command::Report(command) => command.run(),
         Command::Logits(command) => command.run(),
@@ -175,9 +214,9 @@ fn main() -> ExitCode {
         Command::Tune(command) => return verdict(command.run()),
         Command::Train(command) => {
             return match command.run() {
-                Ok(true) => ExitCode::SUCCESS,
-                Ok(false) => ExitCode::from(INTERRUPTED as u8),
-                Err(_) if bar::was_interrupted() => ExitCode::from(INTERRUPTED as u8),
+                Ok(true) => Ok(0),
+                Ok(false) => Ok(INTERRUPTED as u8),
+                Err(_) if bar::was_interrupted() => Err(INTERRUPTED as u8),
                 Err(diagnostics) => verdict(Err(diagnostics)),
             };
         }
@@ -202,7 +241,7 @@ mod tests {
     }
 
     /// Command lines that name every file that a command can be given, each by another name.
-    const WITH_FILES: [&str; 36] = [
+    const WITH_FILES: [&str; 39] = [
         "check a --architecture b",
         "compile a -o b --tokenizer c --calibrate d --architecture e",
         "run a --prompts b --kernel-costs c --emit clif=d --architecture e",
@@ -213,6 +252,9 @@ mod tests {
         "eval a b --tokens c",
         "energy a --text b --prices c --architecture d",
         "energy a --tokens b",
+        "eval a --text b --shard 0/2 -o c",
+        "energy a --text b --shard 0/2 -o c",
+        "merge a b",
         "inspect a --tokens b.npy",
         "inspect a --text b --reference c --prices d --architecture e",
         "report a --text b --reference c --prices d -o e --architecture f",

@@ -3,6 +3,7 @@
 //! Exit status: 0 done, 1 something is wrong with an input or an output, 2 wrong usage, 3 a limit that the user set failed,
 //! 130 interrupted, 141 nobody reads what is printed.
 
+use crate::ranks::{CommandEnd, is_first, wait_for_first, world};
 use clap::ValueEnum;
 use console::{Term, style};
 use snnc::file_use::FileUse;
@@ -12,9 +13,8 @@ use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::diagnostic::{ErrorCode, Place};
 use std::io::{self, IsTerminal, Write};
-use std::process::ExitCode;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 /// A limit failed, or a warning was denied.
@@ -26,14 +26,15 @@ pub const INTERRUPTED: i32 = 130;
 /// What a shell says of a process that SIGPIPE ended.
 pub const READER_GONE: i32 = 141;
 
-/// The exit status of a command that did its work, whether or not what the user set was met.
-pub fn verdict(result: Result<bool, Diagnostics>) -> ExitCode {
+/// The exit status of a command that did its work, whether or not what the user set was met; or that of one that failed.
+pub fn verdict(result: Result<bool, Diagnostics>) -> CommandEnd {
     match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(FAILED),
+        Ok(true) => Ok(0),
+        Ok(false) => Ok(FAILED),
         Err(diagnostics) => {
+            wait_for_first();
             report(&diagnostics);
-            ExitCode::FAILURE
+            Err(1)
         }
     }
 }
@@ -59,15 +60,16 @@ pub fn set_level(level: LogLevel) {
     LEVEL.store(level as u8, Ordering::SeqCst);
 }
 
-/// Whether lines of this level are written.
+/// Whether lines of this level are written: by rank 0 alone.
 pub fn is_said(level: LogLevel) -> bool {
-    level as u8 <= LEVEL.load(Ordering::SeqCst)
+    is_first() && level as u8 <= LEVEL.load(Ordering::SeqCst)
 }
 
 /// Says what is wrong, on standard error: `error[E0107]: place: message`, and a line per note.
 pub fn report(diagnostics: &[Diagnostic]) {
+    let rank = if world().count() == 1 { String::new() } else { format!("rank {}: ", world().rank()) };
     for diagnostic in diagnostics {
-        say(&in_words(diagnostic));
+        say(&(rank.clone() + &in_words(diagnostic)));
     }
 }
 
@@ -83,6 +85,9 @@ fn in_words(diagnostic: &Diagnostic) -> String {
 
 /// A limit that the user set does not hold.
 pub fn failed(text: &str) {
+    if !is_first() {
+        return;
+    }
     say(&format!("{} {text}", style("failed:").for_stderr().red().bold()));
 }
 
@@ -145,7 +150,7 @@ pub fn emit(text: &str) -> Result<(), Diagnostics> {
 
 /// Bytes for whoever reads standard output, as of `emit`.
 pub fn emit_bytes(bytes: &[u8]) -> Result<(), Diagnostics> {
-    if READER_IS_GONE.load(Ordering::SeqCst) {
+    if READER_IS_GONE.load(Ordering::SeqCst) || !is_first() {
         return Ok(());
     }
     let mut out = io::stdout().lock();
@@ -163,17 +168,17 @@ pub fn emit_bytes(bytes: &[u8]) -> Result<(), Diagnostics> {
 }
 
 /// What was typed and which files that names.
-static RUN: OnceLock<(Vec<String>, FileUse)> = OnceLock::new();
+static RUN: Mutex<Option<(Vec<String>, FileUse)>> = Mutex::new(None);
 
-/// What the process was asked to do, for the JSON that it prints.
+/// What the process was asked to do, for the JSON that it prints. A merge was asked for what its shards were asked for.
 pub fn set_run(arguments: Vec<String>, used: FileUse) {
-    // The first is the only one.
-    let _ = RUN.set((arguments, used));
+    *RUN.lock().unwrap_or_else(PoisonError::into_inner) = Some((arguments, used));
 }
 
 /// The record of this run. It reads all files of the command, so it is made only where it is printed.
 pub fn run_record() -> Option<RunRecord> {
-    RUN.get().map(|(arguments, used)| RunRecord::of(arguments.clone(), used))
+    let run = RUN.lock().unwrap_or_else(PoisonError::into_inner);
+    run.as_ref().map(|(arguments, used)| RunRecord::of(arguments.clone(), used))
 }
 
 /// JSON for whoever reads standard output, with the name of its schema and the record of the run.

@@ -3,6 +3,7 @@
 use crate::args::{OnnxArgs, StartArgs};
 use crate::bar::{Bar, listen};
 use crate::output::{emit_json_line, status};
+use crate::ranks::world;
 use clap::error::ErrorKind;
 use clap::{Args, ValueEnum};
 use snnc::file_use::FileUse;
@@ -192,6 +193,7 @@ impl TrainCommand {
             hybrid: self.hybrid,
             validation_windows: self.validation_windows as usize,
             threads: threads_or_all(self.threads),
+            ranks: world(),
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::args::{OnnxArgs, StartArgs};
 use crate::bar::Bar;
 use crate::format::{self, Figures, FormatArgs};
 use crate::output::{failed, status};
+use crate::ranks::{is_first, world};
 use crate::table::Grid;
 use crate::units::{count, percent, si};
 use clap::Args;
@@ -95,11 +96,12 @@ impl TuneCommand {
             calibration_tokens: self.calibration_tokens,
             probe_tokens: self.probe_tokens.map(|n| n as usize),
             threads: threads_or_all(self.threads),
+            ranks: world(),
             journal: self.resume.clone(),
         };
         let tuned = tune(&options, &Bar::default())?;
         // Who waits for hours has the files, whatever becomes of the table.
-        if let Some(point) = &tuned.chosen {
+        if let Some(point) = tuned.chosen.as_ref().filter(|_| is_first()) {
             self.keep(point, &options)?;
         }
         format::print(&tuned, self.format.format())?;

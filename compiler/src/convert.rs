@@ -170,7 +170,7 @@ pub fn spiking_watched(
     let (windows, source) = sample_windows(&tensor, sample, options.calibration_tokens)?;
     let starts = first_token::chosen(&tensor, start_of(sample), &options.quant)?;
     let windows = starts.iter().fold(windows, |windows, start| first_token::led_by(*start, windows));
-    let workers = Workers { threads: options.threads, progress };
+    let workers = Workers::alone(options.threads, progress);
     let starts = first_token::with_seconds(&tensor, &starts, &windows, workers)?;
     let rotated = rotation::rotated(tensor, &options.quant, &windows, &starts, workers, watch)?;
     let rotate = rotated.choice(options.quant.rotate);
@@ -239,7 +239,7 @@ pub fn trial(tensor: Graph) -> Result<(), Diagnostics> {
     let quant = QuantOptions::default();
     quant.check(&tensor)?;
     let windows = vec![seeded_ids(vocabulary(&tensor)?, TRIAL_TOKENS.min(tensor.context as usize))];
-    let seen = calibrate(&tensor, &windows, &[], Workers { threads: 1, progress: &Silent })?;
+    let seen = calibrate(&tensor, &windows, &[], Workers::alone(1, &Silent))?;
     let quant_plan = fit(&tensor, &seen, &quant)?;
     let QuantOptions { membrane, own_embedding, .. } = quant;
     let context = Context { quant_plan, membrane, own_embedding, ..Context::default() };

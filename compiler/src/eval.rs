@@ -3,19 +3,23 @@
 use crate::calibration::Calibration;
 use crate::convert::{self, vocabulary};
 use crate::eval_report::{EvalReport, ReferenceKind};
-use crate::evaluate::{Cut, NeuronTotals, TextEvaluation, Window, evaluate_programs};
+use crate::evaluate::{Cut, NeuronTotals, TextEvaluation, Window, WindowResults, WindowWork};
 use crate::files;
 use crate::first_token::constant_start;
 use crate::front::OnnxOptions;
 use crate::ledger::{self, Ledger, ledger};
 use crate::lints::{coverage, lints};
+use crate::merge::{Shards, run_shard};
 use crate::model::{EngineOptions, Loaded, ModelSource};
+use crate::part::PartJson;
 use crate::program_lints::{much_worse, program_lints};
 use crate::progress::{Progress, Workers};
+use crate::ranks::{Alone, Ranks};
 use crate::reading::{IdSource, TextIds, ids_for};
 use crate::recall::recall;
 use crate::record::ProgramRecord;
 use crate::rotation::as_calibrated;
+use crate::shard::Shard;
 use crate::tokens::start::StartChoice;
 use serde_json::Value as Json;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
@@ -51,6 +55,8 @@ pub struct EvalOptions {
     pub engine: EngineOptions,
     /// Windows that run at once; the result does not depend on it.
     pub threads: usize,
+    /// Processes that share the windows; the result does not depend on their number.
+    pub ranks: &'static dyn Ranks,
 }
 
 impl EvalOptions {
@@ -69,6 +75,7 @@ impl EvalOptions {
             recall: false,
             engine: EngineOptions::default(),
             threads: crate::model::threads_or_all(None),
+            ranks: &Alone,
         }
     }
 }
@@ -78,46 +85,117 @@ impl EvalOptions {
 /// # Errors
 /// What cannot be read or run; models or a reference of another network; a request to stop.
 pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<Vec<EvalReport>, Diagnostics> {
-    let read = |path: &PathBuf| Loaded::read(path, &options.onnx);
-    let models = options.models.iter().map(read).collect::<Result<Vec<Loaded>, _>>()?;
-    models.iter().flat_map(|model| &model.warnings).for_each(|warning| progress.warn(warning));
-    let Some((first, others)) = models.split_first() else {
-        return Err(Diagnostic::new("", "there is no model to evaluate").code(ErrorCode::OPTION).into());
-    };
-    others.iter().try_for_each(|other| same_network(first, other))?;
-    let reference = options.reference.as_ref().map(read).transpose()?;
-    if let Some(reference) = &reference {
-        same_vocabulary(first, reference)?;
+    let prepared = PreparedEval::new(options, progress)?;
+    let results = prepared.work().run()?;
+    prepared.reports(&results)
+}
+
+/// The same of a shard of the windows, for `eval_merged`. `ledger` and `recall` are measured there.
+///
+/// # Errors
+/// As of `eval`.
+pub fn eval_shard(options: &EvalOptions, shard: Shard, progress: &dyn Progress) -> Result<PartJson, Diagnostics> {
+    run_shard(&PreparedEval::new(options, progress)?.work(), shard)
+}
+
+/// What `eval` gives, from shards that were run before.
+///
+/// # Errors
+/// As of `eval`; shards of another evaluation.
+pub fn eval_merged(
+    options: &EvalOptions,
+    shards: &Shards,
+    progress: &dyn Progress,
+) -> Result<Vec<EvalReport>, Diagnostics> {
+    let prepared = PreparedEval::new(options, progress)?;
+    let results = shards.results(&prepared.work())?;
+    prepared.reports(&results)
+}
+
+/// Models that are ready to run on the windows of a text.
+struct PreparedEval<'a> {
+    options: &'a EvalOptions,
+    models: Vec<Loaded>,
+    reference: Option<Loaded>,
+    text: TextIds,
+    windows: Vec<Window>,
+    programs: Vec<Arc<Program>>,
+    dense: Option<Arc<Program>>,
+    workers: Workers<'a>,
+}
+
+impl<'a> PreparedEval<'a> {
+    fn new(options: &'a EvalOptions, progress: &'a dyn Progress) -> Result<Self, Diagnostics> {
+        let read = |path: &PathBuf| Loaded::read(path, &options.onnx);
+        let models = options.models.iter().map(read).collect::<Result<Vec<Loaded>, _>>()?;
+        models.iter().flat_map(|model| &model.warnings).for_each(|warning| progress.warn(warning));
+        let Some((first, others)) = models.split_first() else {
+            return Err(Diagnostic::new("", "there is no model to evaluate").code(ErrorCode::OPTION).into());
+        };
+        others.iter().try_for_each(|other| same_network(first, other))?;
+        let reference = options.reference.as_ref().map(read).transpose()?;
+        if let Some(reference) = &reference {
+            same_vocabulary(first, reference)?;
+        }
+        let (text, windows) = text_of_all(first, others, options)?;
+        if options.ledger {
+            models.iter().try_for_each(|model| has_ledger(model, reference.as_ref()))?;
+        }
+        // The dense network has no timesteps to run.
+        let engine = EngineOptions { stepped: false, count: false, ..options.engine };
+        let dense = reference.as_ref().map(|loaded| loaded.source.clone().program(&engine)).transpose()?;
+        let engine = EngineOptions { count: true, ..options.engine };
+        let program = |model: &Loaded| {
+            let program = model.source.clone().program(&engine);
+            // One model needs no name.
+            if others.is_empty() { program } else { program.map_err(|e| files::at(&model.path, e)) }
+        };
+        let programs = models.iter().map(program).collect::<Result<Vec<_>, _>>()?;
+        let workers = Workers { threads: options.threads, progress, ranks: options.ranks };
+        Ok(Self { options, models, reference, text, windows, programs, dense, workers })
     }
-    let constants = models.iter().find_map(|model| constant_start(&model.source.graph));
+
+    fn work(&self) -> WindowWork<'_> {
+        WindowWork {
+            programs: &self.programs,
+            dense: self.dense.as_ref(),
+            ids: &self.text.ids,
+            ranges: &self.windows,
+            workers: self.workers,
+        }
+    }
+
+    fn reports(&self, results: &WindowResults) -> Result<Vec<EvalReport>, Diagnostics> {
+        let compared = ComparedModels {
+            options: self.options,
+            text: &self.text,
+            reference: self.reference.as_ref(),
+            dense: self.dense.as_ref(),
+            workers: self.workers,
+        };
+        let evaluations = self.work().evaluations(results);
+        let report = |((model, program), done)| compared.report(model, program, done);
+        self.models.iter().zip(&self.programs).zip(evaluations).map(report).collect()
+    }
+}
+
+/// The text as all models read it, and its windows.
+fn text_of_all(
+    first: &Loaded,
+    others: &[Loaded],
+    options: &EvalOptions,
+) -> Result<(TextIds, Vec<Window>), Diagnostics> {
+    let constants = std::iter::once(first).chain(others).find_map(|model| constant_start(&model.source.graph));
     let (text, windows) = text_of(first, constants, options)?;
     for other in others {
         let (own, own_windows) = text_of(other, constants, options)?;
-        if (&own.ids, own_windows) != (&text.ids, windows.clone()) {
+        if (&own.ids, &own_windows) != (&text.ids, &windows) {
             let message = format!("reads the text as other tokens than {}", first.path.display());
             let note = "compile both with the same tokenizer and start token, or name a .npy file of ids (--tokens)";
             return Err(Diagnostic::new(other.path.display().to_string(), message).note(note).into());
         }
     }
-    if options.ledger {
-        models.iter().try_for_each(|model| has_ledger(model, reference.as_ref()))?;
-    }
-    // The dense network has no timesteps to run.
-    let engine = EngineOptions { stepped: false, count: false, ..options.engine };
-    let dense = reference.as_ref().map(|loaded| loaded.source.clone().program(&engine)).transpose()?;
-    let engine = EngineOptions { count: true, ..options.engine };
-    let program = |model: &Loaded| {
-        let program = model.source.clone().program(&engine);
-        // One model needs no name.
-        if others.is_empty() { program } else { program.map_err(|e| files::at(&model.path, e)) }
-    };
-    let programs = models.iter().map(program).collect::<Result<Vec<_>, _>>()?;
-    let workers = Workers { threads: options.threads, progress };
-    let evaluations = evaluate_programs(&programs, dense.as_ref(), &text.ids, &windows, workers)?;
-    let compared =
-        ComparedModels { options, text: &text, reference: reference.as_ref(), dense: dense.as_ref(), workers };
-    let report = |((model, program), done)| compared.report(model, program, done);
-    models.iter().zip(&programs).zip(evaluations).map(report).collect()
+    Ok((text, windows))
 }
 
 /// What the models of an evaluation share.

@@ -6,15 +6,20 @@
 
 use crate::parallel::map_in_order;
 use crate::progress::Workers;
+use crate::ranks;
 use crate::score::{Intervals, Score, percentile_99, score_rows};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::events::Events;
 use snnc_ir::verify::LOGITS;
-use snnc_ir::{Diagnostic, Elem, ErrorCode, Graph, Type};
+use snnc_ir::{Diagnostic, Elem, ErrorCode, Graph, Type, text};
 use snnc_passes::cost::Activity;
 use snnc_runtime::{Program, Rows, Session};
 use std::ops::Range;
 use std::sync::Arc;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Inputs that are run together, and the first of them whose prediction counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,25 +157,12 @@ pub fn evaluate<'a>(
     let context = cut.length.unwrap_or(usize::MAX).clamp(1, program.graph().context as usize);
     // The last id is only predicted, never an input.
     let inputs = ids.len().saturating_sub(1);
-    evaluate_windows(program, dense, ids, &self::cut(inputs, context, cut), workers)
+    let windows = self::cut(inputs, context, cut);
+    Ok(evaluate_programs(std::slice::from_ref(program), dense, ids, &windows, workers.into())?.swap_remove(0))
 }
 
 /// Windows of an evaluation, at most: each has a score that is kept to the end.
 const WINDOWS_MOST: usize = 1 << 21;
-
-/// The same on these windows of `ids`.
-///
-/// # Errors
-/// As of `evaluate`.
-pub fn evaluate_windows<'a>(
-    program: &Arc<Program>,
-    dense: Option<&Arc<Program>>,
-    ids: &[u32],
-    ranges: &[Window],
-    workers: impl Into<Workers<'a>>,
-) -> Result<TextEvaluation, Diagnostics> {
-    Ok(evaluate_programs(std::slice::from_ref(program), dense, ids, ranges, workers.into())?.swap_remove(0))
-}
 
 /// The sessions of a thread: one per program, and one of the dense network.
 struct ProgramSessions {
@@ -190,8 +182,41 @@ impl ProgramSessions {
     }
 }
 
-/// The score of a window, and what each of its predictions diverges by.
-type WindowScore = (Score, Vec<f64>);
+/// What a program scored on a window.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WindowScore {
+    /// Sums over the window's predictions.
+    pub score: Score,
+    /// What each prediction diverges by, in nats; none without a dense network.
+    #[serde(with = "crate::exact::list")]
+    #[schemars(with = "Vec<f64>")]
+    pub divergences: Vec<f64>,
+}
+
+/// What windows gave, before anything is summed whose order shows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WindowResults {
+    /// By window, in the order of the text, and by program.
+    pub scores: Vec<Vec<WindowScore>>,
+    /// By program and node: what all these windows did.
+    pub events: Vec<Vec<Events>>,
+}
+
+/// Programs and the windows of a text that they are run on, each beside one run of a dense network.
+#[derive(Clone, Copy, Debug)]
+pub struct WindowWork<'a> {
+    /// The programs.
+    pub programs: &'a [Arc<Program>],
+    /// The dense network.
+    pub dense: Option<&'a Arc<Program>>,
+    /// The text.
+    pub ids: &'a [u32],
+    /// Windows of it.
+    pub ranges: &'a [Window],
+    /// How they are run.
+    pub workers: Workers<'a>,
+}
 
 /// Several programs on the same windows of `ids`, each beside one run of `dense`: an evaluation per program, in their order. Logits
 /// of the dense network are held for a few rows at a time.
@@ -205,61 +230,145 @@ pub fn evaluate_programs(
     ranges: &[Window],
     workers: Workers<'_>,
 ) -> Result<Vec<TextEvaluation>, Diagnostics> {
-    check_windows(ranges)?;
-    let names = programs.iter().map(|program| logits_of(program.graph())).collect::<Result<Vec<_>, _>>()?;
-    let name_dense = dense.map(|dense| logits_of(dense.graph())).transpose()?;
-    workers.progress.begin("evaluating", ranges.iter().map(|window| window.inputs.len() as u64).sum());
-    let score = |sessions: &mut ProgramSessions, _, window: &Window| {
-        sessions.reset();
-        let mut scored: Vec<WindowScore> = vec![WindowScore::default(); programs.len()];
-        for chunk in chunks(window.inputs.clone()) {
-            let targets = &ids[chunk.start + 1..chunk.end + 1];
-            let skipped = window.scored.saturating_sub(chunk.start).min(chunk.len());
-            let reference = match (&mut sessions.dense, &name_dense) {
-                (Some(dense), Some(name)) => {
-                    Some(dense.forward(&ids[chunk.clone()], Rows::All)?.f32(name).unwrap_or(&[]))
-                }
-                _ => None,
-            };
-            for ((session, name), (score, divergences)) in sessions.programs.iter_mut().zip(&names).zip(&mut scored) {
-                let outputs = session.forward(&ids[chunk.clone()], Rows::All)?;
-                let logits = outputs.f32(name).unwrap_or(&[]);
-                score.add(&score_rows(logits, reference, targets, skipped, divergences));
-            }
-            workers.progress.advance(chunk.len() as u64);
-        }
-        Ok(scored)
-    };
-    let (scored, sessions) = map_in_order(workers, ranges, || ProgramSessions::new(programs, dense), score)?;
-    workers.progress.end();
-    let evaluation = |(at, program): (usize, &Arc<Program>)| {
-        let mut events = vec![Events::default(); program.graph().nodes.len()];
-        for session in &sessions {
-            events.iter_mut().zip(session.programs[at].events()).for_each(|(all, events)| *all += *events);
-        }
-        let windows: Vec<&WindowScore> = scored.iter().map(|window| &window[at]).collect();
-        summed(ranges, &windows, events)
-    };
-    Ok(programs.iter().enumerate().map(evaluation).collect())
+    let work = WindowWork { programs, dense, ids, ranges, workers };
+    Ok(work.evaluations(&work.run()?))
 }
 
-/// # Errors
-/// There are none, or too many.
-fn check_windows(ranges: &[Window]) -> Result<(), Diagnostic> {
-    if ranges.len() > WINDOWS_MOST {
-        let message = format!("{} windows are more than {WINDOWS_MOST}", ranges.len());
-        let note = "use a longer --stride, or name a number of --windows";
-        return Err(Diagnostic::new("", message).code(ErrorCode::OPTION).note(note));
+impl WindowWork<'_> {
+    /// Runs the windows, on all ranks.
+    ///
+    /// # Errors
+    /// There are no windows, or too many; a network cannot be run; a request to stop; ranks of other texts.
+    pub fn run(&self) -> Result<WindowResults, Diagnostics> {
+        self.check()?;
+        self.agree()?;
+        Ok(self.run_some(self.ranges)?)
     }
-    if ranges.is_empty() {
-        return Err(Diagnostic::new("", "the text is empty: there is nothing to predict"));
+
+    /// Refuses ranks with other programs, texts or windows.
+    ///
+    /// # Errors
+    /// There are some.
+    pub fn agree(&self) -> Result<(), Diagnostic> {
+        if self.workers.ranks.count() == 1 {
+            return Ok(());
+        }
+        let hash = |program: &Arc<Program>| format!("{:016x}", xxh3_64(text::print(program.graph()).as_bytes()));
+        let programs: Vec<String> = self.programs.iter().map(hash).collect();
+        let all = json!({ "windows": self.hash(), "programs": programs, "reference": self.dense.map(hash) });
+        ranks::agree(self.workers.ranks, &all)
     }
-    Ok(())
+
+    /// XXH3-64 of the text's ids and the windows.
+    pub fn hash(&self) -> String {
+        let mut hash = Xxh3::new();
+        hash.update(bytemuck::cast_slice(self.ids));
+        hash.update(format!("{:?} {}", self.ranges, self.programs.len()).as_bytes());
+        format!("{:016x}", hash.digest())
+    }
+
+    /// # Errors
+    /// There are no windows, or too many.
+    pub fn check(&self) -> Result<(), Diagnostic> {
+        let count = self.ranges.len();
+        if count > WINDOWS_MOST {
+            let message = format!("{count} windows are more than {WINDOWS_MOST}");
+            let note = "use a longer --stride, or name a number of --windows";
+            return Err(Diagnostic::new("", message).code(ErrorCode::OPTION).note(note));
+        }
+        if count == 0 {
+            return Err(Diagnostic::new("", "the text is empty: there is nothing to predict"));
+        }
+        Ok(())
+    }
+
+    /// Runs some of the windows, on all ranks.
+    ///
+    /// # Errors
+    /// As of `run`.
+    pub fn run_some(&self, ranges: &[Window]) -> Result<WindowResults, Diagnostic> {
+        let &Self { programs, dense, ids, workers, .. } = self;
+        let names = programs.iter().map(|program| logits_of(program.graph())).collect::<Result<Vec<_>, _>>()?;
+        let name_dense = dense.map(|dense| logits_of(dense.graph())).transpose()?;
+        workers.progress.begin("evaluating", ranges.iter().map(|window| window.inputs.len() as u64).sum());
+        let score = |sessions: &mut ProgramSessions, _, window: &Window| {
+            sessions.reset();
+            let mut scored: Vec<WindowScore> = vec![WindowScore::default(); programs.len()];
+            for chunk in chunks(window.inputs.clone()) {
+                let targets = &ids[chunk.start + 1..chunk.end + 1];
+                let skipped = window.scored.saturating_sub(chunk.start).min(chunk.len());
+                let reference = match (&mut sessions.dense, &name_dense) {
+                    (Some(dense), Some(name)) => {
+                        Some(dense.forward(&ids[chunk.clone()], Rows::All)?.f32(name).unwrap_or(&[]))
+                    }
+                    _ => None,
+                };
+                for ((session, name), scored) in sessions.programs.iter_mut().zip(&names).zip(&mut scored) {
+                    let outputs = session.forward(&ids[chunk.clone()], Rows::All)?;
+                    let logits = outputs.f32(name).unwrap_or(&[]);
+                    scored.score.add(&score_rows(logits, reference, targets, skipped, &mut scored.divergences));
+                }
+                workers.advance(chunk.len() as u64);
+            }
+            Ok(scored)
+        };
+        let (scores, sessions) = map_in_order(workers, ranges, || ProgramSessions::new(programs, dense), score)?;
+        let events = self.all_events(&sessions)?;
+        workers.progress.end();
+        Ok(WindowResults { scores, events })
+    }
+
+    /// What the sessions of all ranks did, by program and node.
+    fn all_events(&self, sessions: &[ProgramSessions]) -> Result<Vec<Vec<Events>>, Diagnostic> {
+        let of = |(at, program): (usize, &Arc<Program>)| {
+            let mut events = vec![Events::default(); program.graph().nodes.len()];
+            sessions.iter().for_each(|session| add_events(&mut events, session.programs[at].events()));
+            events
+        };
+        let mut all: Vec<Vec<Events>> = self.programs.iter().enumerate().map(of).collect();
+        let ranks = self.workers.ranks;
+        if ranks.count() > 1 {
+            let own: Vec<Vec<[u64; 8]>> = all.iter().map(|events| events.iter().map(event_counts).collect()).collect();
+            all.iter_mut().for_each(|events| events.fill(Events::default()));
+            for of_rank in ranks::gathered(ranks, &own)? {
+                for (all, events) in all.iter_mut().zip(of_rank) {
+                    add_events(all, &events.into_iter().map(events_of).collect::<Vec<Events>>());
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// An evaluation per program, in their order, from the results of all windows.
+    pub fn evaluations(&self, results: &WindowResults) -> Vec<TextEvaluation> {
+        let evaluation = |(at, events): (usize, &Vec<Events>)| {
+            let windows: Vec<&WindowScore> = results.scores.iter().map(|window| &window[at]).collect();
+            summed(self.ranges, &windows, events.clone())
+        };
+        results.events.iter().enumerate().map(evaluation).collect()
+    }
+}
+
+/// Adds what nodes did, node by node.
+pub fn add_events(all: &mut [Events], more: &[Events]) {
+    all.iter_mut().zip(more).for_each(|(all, events)| *all += *events);
+}
+
+/// What a node did, as a row of numbers.
+pub fn event_counts(events: &Events) -> [u64; 8] {
+    let &Events { spikes, active, saturated, additions, keys, score_pairs, score_additions, value_keys } = events;
+    [spikes, active, saturated, additions, keys, score_pairs, score_additions, value_keys]
+}
+
+/// What a node did, from such a row.
+pub fn events_of(counts: [u64; 8]) -> Events {
+    let [spikes, active, saturated, additions, keys, score_pairs, score_additions, value_keys] = counts;
+    Events { spikes, active, saturated, additions, keys, score_pairs, score_additions, value_keys }
 }
 
 /// The evaluation of a program from what it scored on every window.
 fn summed(ranges: &[Window], scored: &[&WindowScore], events: Vec<Events>) -> TextEvaluation {
-    let scores: Vec<Score> = scored.iter().map(|(score, _)| *score).collect();
+    let scores: Vec<Score> = scored.iter().map(|window| window.score).collect();
     let mut score = Score::default();
     // Sums of f64 depend on their order, which is the text's.
     scores.iter().for_each(|window| score.add(window));
@@ -269,7 +378,7 @@ fn summed(ranges: &[Window], scored: &[&WindowScore], events: Vec<Events>) -> Te
         events,
         run: ranges.iter().map(|window| window.inputs.len() as u64).sum(),
         intervals: Intervals::of(&scores, "windows"),
-        kl_99: percentile_99(scored.iter().flat_map(|(_, divergences)| divergences).copied().collect()),
+        kl_99: percentile_99(scored.iter().flat_map(|window| &window.divergences).copied().collect()),
     }
 }
 

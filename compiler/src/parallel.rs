@@ -1,9 +1,13 @@
-//! Independent pieces of work on several threads, in order.
+//! Independent pieces of work on several threads of several processes, in order.
 //!
-//! Law: what comes out is in the order of the items, whichever thread did which, so no result depends on the number of threads.
+//! Law: what comes out is in the order of the items, whichever thread of whichever rank did which. So no result depends on the number
+//! of threads or ranks.
 
 use crate::progress::{Workers, cancelled};
+use crate::ranks;
 use rayon::prelude::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::ErrorCode;
 use snnc_passes::side_by_side::SideBySide;
@@ -69,8 +73,10 @@ pub fn both<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() 
     })
 }
 
-/// What `work` makes of every item, in their order, and the states that it used: one per thread at most, each made when a
+/// What `work` makes of every item, in their order, and the states that this process used: one per thread at most, each made when a
 /// thread first needs one and handed from item to item.
+///
+/// Every rank does a share of the items and has the results of all. JSON must keep them exactly.
 ///
 /// ```
 /// use snnc::parallel::map_in_order;
@@ -80,32 +86,56 @@ pub fn both<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() 
 /// ```
 ///
 /// # Errors
-/// The error of an item, after which no other is begun; a request to stop; no threads.
+/// The error of an item, after which no other is begun; a request to stop; no threads; a rank that cannot be reached.
 ///
 /// # Panics
 /// As an item does, once no other is at work.
-pub fn map_in_order<S: Send, I: Sync, T: Send>(
+pub fn map_in_order<S: Send, I: Sync, T: Send + Serialize + DeserializeOwned>(
     workers: Workers<'_>,
     items: &[I],
     make: impl Fn() -> Result<S, Diagnostic> + Sync,
     work: impl Fn(&mut S, usize, &I) -> Result<T, Diagnostic> + Sync,
 ) -> Result<(Vec<T>, Vec<S>), Diagnostic> {
-    let pool = pool(workers.threads.min(items.len()))?;
+    let own: Vec<usize> = dealt(items.len(), workers.ranks.rank(), workers.ranks.count()).collect();
+    let pool = pool(workers.threads.min(own.len()))?;
     let states: Mutex<Vec<S>> = Mutex::new(Vec::new());
     let idle = || states.lock().unwrap_or_else(PoisonError::into_inner);
-    let one = |(i, item): (usize, &I)| {
+    let one = |&i: &usize| {
         if workers.progress.is_cancelled() {
             return Err(cancelled());
         }
         let free = idle().pop();
         let mut state = free.map_or_else(&make, Ok)?;
-        let done = work(&mut state, i, item);
+        let done = work(&mut state, i, &items[i]);
         idle().push(state);
         done
     };
     // `with_max_len`: an item is long work, and a thread that is done takes the next.
-    let done = pool.install(|| items.par_iter().enumerate().with_max_len(1).map(one).collect::<Result<Vec<T>, _>>())?;
+    let done = pool.install(|| own.par_iter().with_max_len(1).map(one).collect::<Result<Vec<T>, _>>())?;
+    let done = if workers.ranks.count() == 1 { done } else { in_turn(ranks::gathered(workers.ranks, &done)?) };
+    if done.len() < items.len() {
+        let message = format!("{} of {} results came from the ranks", done.len(), items.len());
+        return Err(Diagnostic::new("", message).code(ErrorCode::RUN).note("start the same snnc on every rank"));
+    }
     Ok((done, states.into_inner().unwrap_or_else(PoisonError::into_inner)))
+}
+
+/// The items of share `which` of so many: items are dealt in turn, because neighbours take about as long.
+pub fn dealt(items: usize, which: usize, shares: usize) -> impl Iterator<Item = usize> {
+    (which..items).step_by(shares.max(1))
+}
+
+/// Shares that were dealt, as one list in the order of the items.
+pub fn in_turn<T>(shares: Vec<Vec<T>>) -> Vec<T> {
+    let mut shares: Vec<_> = shares.into_iter().map(Vec::into_iter).collect();
+    let mut all = Vec::new();
+    loop {
+        let before = all.len();
+        all.extend(shares.iter_mut().filter_map(Iterator::next));
+        if all.len() == before {
+            return all;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -121,6 +151,16 @@ mod tests {
                     .expect("nothing fails");
             assert!(done.iter().enumerate().all(|(at, &(_, i, item))| at == i && items[i] == item));
             assert!(states.len() <= threads && states.iter().sum::<u64>() == 49 * 25);
+        }
+    }
+
+    #[test]
+    fn what_is_dealt_comes_back_in_order() {
+        for items in 0..9 {
+            for shares in 1..12 {
+                let all: Vec<Vec<usize>> = (0..shares).map(|which| dealt(items, which, shares).collect()).collect();
+                assert_eq!(in_turn(all), (0..items).collect::<Vec<usize>>(), "{items} in {shares}");
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Law: no result depends on it. Work that is asked to stop gives the diagnostic of `cancelled`, and no result.
 
+use crate::ranks::{Alone, Ranks};
 use snnc_ir::Diagnostic;
 use std::fmt;
 
@@ -51,19 +52,33 @@ pub struct Silent;
 
 impl Progress for Silent {}
 
-/// How windows are run: on how many threads, and who watches.
+/// How windows are run: on how many threads of how many processes, and who watches.
 #[derive(Clone, Copy, Debug)]
 pub struct Workers<'a> {
     /// Threads that each run a sequence of their own; no result depends on their number.
     pub threads: usize,
     /// Who watches.
     pub progress: &'a dyn Progress,
+    /// The processes that share the work; no result depends on their number.
+    pub ranks: &'a dyn Ranks,
+}
+
+impl<'a> Workers<'a> {
+    /// So many threads of this process.
+    pub fn alone(threads: usize, progress: &'a dyn Progress) -> Self {
+        Self { threads, progress, ranks: &Alone }
+    }
+
+    /// So many units of spread work more are done here. Every rank does about as many in that time.
+    pub fn advance(&self, units: u64) {
+        self.progress.advance(units * self.ranks.count() as u64);
+    }
 }
 
 impl From<usize> for Workers<'static> {
     /// So many threads that nobody watches.
     fn from(threads: usize) -> Self {
-        Self { threads, progress: &Silent }
+        Self::alone(threads, &Silent)
     }
 }
 

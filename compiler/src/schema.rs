@@ -9,6 +9,7 @@ use crate::eval_report::{EvalJson, EvalsJson};
 use crate::export::nir::manifest::NirManifest;
 use crate::export::sana_fe_manifest::SanaFeManifest;
 use crate::generate::PromptJson;
+use crate::part::PartJson;
 use crate::report::Report;
 use crate::run_record::RunRecord;
 use crate::train::events::TrainEvent;
@@ -49,6 +50,7 @@ documented! {
     EvalJson => "eval",
     EvalsJson => "evals",
     NirManifest => "nir",
+    PartJson => "part",
     PromptJson => "prompt",
     Report => "report",
     SanaFeManifest => "sana-fe",
@@ -60,7 +62,7 @@ documented! {
 pub const VERSION: u32 = 2;
 
 /// What a document of this kind says of its schema.
-fn tag<T: Documented>() -> String {
+pub(crate) fn tag<T: Documented>() -> String {
     format!("snnc.{}.v{VERSION}", T::NAME)
 }
 

@@ -1,26 +1,39 @@
 //! How well rows of logits predict tokens, how near two networks' rows are, and how sure the sums over a text's windows are.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use snnc_ir::random::SplitMix64;
 use snnc_runtime::sample::greedy;
 
 /// Sums over predicted tokens, in f64, in the order of the text.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Score {
     /// Tokens of the run.
     pub tokens: usize,
     /// Negative log likelihood of the text, in nats.
+    #[serde(with = "crate::exact")]
+    #[schemars(with = "f64")]
     pub nll: f64,
     /// The same of the dense network.
+    #[serde(with = "crate::exact")]
+    #[schemars(with = "f64")]
     pub nll_dense: f64,
     /// Predictions that were right.
     pub right: usize,
     /// The same of the dense network.
     pub right_dense: usize,
     /// Cosine of the two networks' logits.
+    #[serde(with = "crate::exact")]
+    #[schemars(with = "f64")]
     pub cosine: f64,
     /// The same around the means.
+    #[serde(with = "crate::exact")]
+    #[schemars(with = "f64")]
     pub cosine_centred: f64,
     /// Kullback-Leibler divergence of the dense prediction from the spiking one, in nats.
+    #[serde(with = "crate::exact")]
+    #[schemars(with = "f64")]
     pub kl: f64,
     /// Both networks hold the same token for likeliest.
     pub agreed: usize,

@@ -322,7 +322,7 @@ impl TextRun<'_> {
                     let tensor = dense_tensor(reference.source.clone())?;
                     let trained = !ProgramRecord::of(self.model.provenance.as_deref()).training.is_empty();
                     let compiled = Some(program).filter(|_| !trained);
-                    let workers = Workers { threads: options.threads, progress: self.progress };
+                    let workers = Workers::alone(options.threads, self.progress);
                     Some(ledger_of((&options.model, compiled), &tensor, section, ids, options.ledger_tokens, workers)?)
                 }
                 _ => None,

@@ -173,7 +173,7 @@ impl<'a> Trial<'a> {
     }
 
     fn workers(&self) -> Workers<'static> {
-        Workers { threads: self.threads, progress: &Silent }
+        Workers::alone(self.threads, &Silent)
     }
 
     fn seen(&self, graph: &Graph) -> Result<Observations, Diagnostics> {

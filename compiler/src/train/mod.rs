@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod comparison;
 pub mod events;
 pub mod hybrid;
+pub mod reduce;
 pub mod run;
 pub mod text;
 pub mod trainer;

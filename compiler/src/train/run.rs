@@ -17,11 +17,13 @@ use crate::front::{self, OnnxOptions};
 use crate::model::{Loaded, calibration_sample, stored_tokenizer, tokens_for};
 use crate::progress::{Progress, Workers};
 use crate::quant_options::training_free;
+use crate::ranks::{self, Alone, Ranks};
 use crate::reading::IdSource;
 use crate::record::{HybridRecord, ProgramRecord};
 use crate::rotation::as_calibrated;
 use crate::tokens::Tokens;
 use crate::tokens::start::StartChoice;
+use serde_json::json;
 use snnc_ir::ErrorCode;
 use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::Diagnostics;
@@ -87,6 +89,8 @@ pub struct TrainOptions {
     pub validation_windows: usize,
     /// Threads; the result does not depend on their number.
     pub threads: usize,
+    /// Processes that share the windows of a step; the result does not depend on their number.
+    pub ranks: &'static dyn Ranks,
 }
 
 impl TrainOptions {
@@ -117,6 +121,7 @@ impl TrainOptions {
             hybrid: None,
             validation_windows: 16,
             threads: crate::model::threads_or_all(None),
+            ranks: &Alone,
         }
     }
 
@@ -150,7 +155,20 @@ impl TrainOptions {
             window,
             seed: self.seed,
             threads: self.threads,
+            ranks: self.ranks,
         }
+    }
+
+    /// Refuses ranks that would train something else.
+    fn agree(&self, identity: &RunIdentity, validation: &[u32]) -> Result<(), Diagnostic> {
+        if self.ranks.count() == 1 {
+            return Ok(());
+        }
+        let mut all = serde_json::to_value(identity).unwrap_or_default();
+        all["validation"] = json!(format!("{:016x}", xxh3_64(bytemuck::cast_slice(validation))));
+        let Self { length, resume, hybrid, validation_windows, .. } = self;
+        all["options"] = json!(format!("{length:?}, {resume}, {hybrid:?}, {validation_windows}"));
+        ranks::agree(self.ranks, &all)
     }
 
     /// What a checkpoint belongs to.
@@ -293,7 +311,11 @@ impl Checkpoint {
         Err(Diagnostic::new(self.path.display().to_string(), message).code(ErrorCode::CHECKPOINT).note(note))
     }
 
+    /// Rank 0 alone writes it.
     fn save(&mut self, trainer: &Trainer, run: &RunIdentity) -> Result<(), Diagnostic> {
+        if !trainer.options.ranks.is_first() {
+            return Ok(());
+        }
         self.check_own()?;
         save_checkpoint(trainer, run, &self.path)?;
         self.own = FileVersion::of(&self.path);
@@ -350,6 +372,9 @@ pub fn train(
     record.measured = Some(after);
     let language = tokens.as_ref().map(|tokens| tokens.language().clone()).or_else(|| file.language.clone());
     let written = File { graph, provenance: Some(record.to_bytes()), language, ..file };
+    if !options.ranks.is_first() {
+        return Ok(Outcome::Finished);
+    }
     files::write_whole(&options.output, |out| container::write(&written, out))?;
     progress.status(&format!("{}: written", options.output.display()));
     // The program is whole; what led to it is of no more use.
@@ -444,7 +469,7 @@ enum Learned {
 
 impl TrainingRun<'_, '_> {
     fn workers(&self) -> Workers<'_> {
-        Workers { threads: self.options.threads, progress: self.progress }
+        Workers { threads: self.options.threads, progress: self.progress, ranks: self.options.ranks }
     }
 
     /// The program after all steps, as it was best. What was done is added to what the program says of its making.
@@ -459,12 +484,16 @@ impl TrainingRun<'_, '_> {
         let mut trainer = Trainer::new(program, reference, options.trainer(corpus.window))
             .map_err(|e| files::at(&options.program, e))?;
         let identity = options.identity(program, reference, corpus.hash, corpus.window);
+        options.agree(&identity, &corpus.validation)?;
         if options.resume {
             self.resume(&mut trainer, &identity)?;
         } else {
             trainer.options.rates.steps = match options.length {
                 TrainLength::Steps(steps) => steps,
-                TrainLength::Minutes(minutes) => steps_in(&trainer, &corpus.text, minutes)?,
+                // Clocks differ: the number is that of rank 0.
+                TrainLength::Minutes(minutes) => {
+                    ranks::gathered(options.ranks, &steps_in(&trainer, &corpus.text, minutes)?)?[0]
+                }
             };
         }
         let steps = trainer.options.rates.steps;
@@ -498,6 +527,7 @@ impl TrainingRun<'_, '_> {
         let place = self.checkpoint.path.display().to_string();
         let bytes = files::read_bytes(&self.checkpoint.path)
             .map_err(|e| Diagnostics::from(e.note("there is nothing to resume; leave out --resume")))?;
+        ranks::agree(self.options.ranks, &json!({ "checkpoint": format!("{:016x}", xxh3_64(&bytes)) }))?;
         let (state, numbers) = checkpoint::read(&bytes, &place)?;
         let others = differences(&state.run, identity);
         let names: Vec<(String, usize)> = trainer.parameters().map(|(name, count)| (name.clone(), count)).collect();
@@ -561,7 +591,7 @@ impl TrainingRun<'_, '_> {
             if trainer.step.is_multiple_of(every) || trainer.step == steps {
                 self.validate(trainer, &windows)?;
             }
-            let stop = self.progress.is_cancelled();
+            let stop = ranks::any(self.options.ranks, self.progress.is_cancelled())?;
             if stop || saved.elapsed() > self.options.checkpoint_every {
                 self.checkpoint.save(trainer, identity)?;
                 saved = Instant::now();

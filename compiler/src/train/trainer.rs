@@ -1,13 +1,15 @@
 //! The core of training: windows of text through a relaxed program and its gradients, step by step.
 //!
 //! Law: the state after a step is a function of the state before it, the step's number and the seed. So a run that was
-//! interrupted goes on bit for bit, and the number of threads never shows: every window's gradients are added in the order
-//! of the windows.
+//! interrupted goes on bit for bit, and the number of threads and ranks never shows: every window's gradients are added in the order
+//! of the windows. Every rank has the whole state.
 
 use super::adamw::{Moments, Schedule};
 use super::checkpoint::TrainState;
+use super::reduce::{OrderedSum, WindowGradients};
 use super::text::TrainingIds;
 use crate::parallel::pool;
+use crate::ranks::{self, Ranks};
 use indexmap::IndexMap;
 use rayon::prelude::*;
 use snnc_ir::ErrorCode;
@@ -18,6 +20,7 @@ use snnc_passes::gradient::gradient;
 use snnc_passes::relax::{Recipe, TrainGraph, relax};
 use snnc_runtime::TrainingEngine;
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a trainer is told.
@@ -35,6 +38,8 @@ pub struct TrainerOptions {
     pub seed: u64,
     /// Threads; no result depends on their number.
     pub threads: usize,
+    /// Processes that share the windows of a step; no result depends on their number.
+    pub ranks: &'static dyn Ranks,
 }
 
 /// A program in training.
@@ -46,6 +51,8 @@ pub struct Trainer {
     /// The same, of the loss alone.
     eval_engines: Mutex<Vec<TrainingEngine>>,
     pool: rayon::ThreadPool,
+    /// Windows that every rank runs at once: engines of the rank that has the fewest.
+    at_once: usize,
     /// How tokens are drawn.
     pub options: TrainerOptions,
     /// Parameters and the optimiser's state.
@@ -77,7 +84,7 @@ impl Trainer {
         snnc_ir::verify::verify(&relaxed.graph)?;
         let back = gradient(&relaxed.graph, &relaxed.parameters)?;
         snnc_ir::verify::verify(&back)?;
-        let threads = options.threads.clamp(1, options.batch);
+        let threads = options.threads.clamp(1, options.batch.div_ceil(options.ranks.count()));
         let engines = |graph: Graph| -> Result<Mutex<Vec<TrainingEngine>>, Diagnostics> {
             let first = TrainingEngine::new(Arc::new(graph), options.window, &relaxed.parameters)?;
             let more = (1..threads).map(|_| first.another().map_err(Diagnostics::from));
@@ -93,7 +100,9 @@ impl Trainer {
         let parameters: Vec<Vec<f32>> = relaxed.parameters.iter().map(start).collect();
         let numbers = TrainState { moments: Moments::new(&parameters), best: parameters.clone(), parameters };
         let pool = pool(threads)?;
-        Ok(Self { relaxed, engines, eval_engines, pool, options, numbers, step: 0, best_step: 0, losses: Vec::new() })
+        let at_once = ranks::gathered(options.ranks, &threads)?.into_iter().min().unwrap_or(1).clamp(1, threads);
+        let (step, best_step, losses) = (0, 0, Vec::new());
+        Ok(Self { relaxed, engines, eval_engines, pool, at_once, options, numbers, step, best_step, losses })
     }
 
     /// Names and lengths of the parameters.
@@ -146,35 +155,22 @@ impl Trainer {
     }
 
     /// The loss and the gradients of a step, summed over its windows in their order.
+    ///
+    /// # Errors
+    /// A number that is not finite; a rank that cannot be reached.
     pub fn gradients(&self, text: &(impl TrainingIds + ?Sized), step: u64) -> Result<(f64, Vec<Vec<f32>>), Diagnostic> {
         let windows = self.windows(text, step)?;
         let windows: Vec<&[u32]> = windows.iter().map(AsRef::as_ref).collect();
-        let zeros = self.numbers.parameters.iter().map(|p| vec![0.0f32; p.len()]).collect::<Vec<_>>();
-        in_order(
-            &self.pool,
-            &mut self.engines.lock().unwrap_or_else(PoisonError::into_inner),
-            &windows,
-            &self.numbers.parameters,
-            (0f64, zeros),
-            |(loss, sums), engine, parameters| {
-                *loss += f64::from(engine.output(0, parameters)[0]);
-                sums.par_iter_mut().enumerate().for_each(|(i, sum)| {
-                    sum.iter_mut().zip(engine.output(i + 1, parameters)).for_each(|(sum, g)| *sum += g);
-                });
-            },
-        )
+        let lengths = self.numbers.parameters.iter().map(Vec::len).collect();
+        self.in_order(&self.engines, &windows, lengths)
     }
 
     /// The mean loss over windows, each a window's tokens and one more; the best parameters so far are kept.
     ///
     /// # Errors
-    /// A loss that is not finite.
+    /// A loss that is not finite; a rank that cannot be reached.
     pub fn validate(&mut self, windows: &[&[u32]]) -> Result<f64, Diagnostic> {
-        let add = |loss: &mut f64, engine: &TrainingEngine, parameters: &[Vec<f32>]| {
-            *loss += f64::from(engine.output(0, parameters)[0]);
-        };
-        let engines = &mut self.eval_engines.lock().unwrap_or_else(PoisonError::into_inner);
-        let sum = in_order(&self.pool, engines, windows, &self.numbers.parameters, 0f64, add)?;
+        let (sum, _) = self.in_order(&self.eval_engines, windows, Vec::new())?;
         let loss = sum / windows.len() as f64;
         if self.losses.iter().all(|&(_, other)| loss < other) {
             self.numbers.best.clone_from(&self.numbers.parameters);
@@ -182,6 +178,39 @@ impl Trainer {
         }
         self.losses.push((self.step, loss));
         Ok(loss)
+    }
+
+    /// Runs windows on the engines of all ranks, and sums losses and gradients in the order of the windows. `lengths`: numbers of the
+    /// gradients that the engines give.
+    ///
+    /// As many windows as there are engines run at once, then their outputs are added one after the other.
+    fn in_order(
+        &self,
+        engines: &Mutex<Vec<TrainingEngine>>,
+        windows: &[&[u32]],
+        lengths: Vec<usize>,
+    ) -> Result<(f64, Vec<Vec<f32>>), Diagnostic> {
+        let mut engines = engines.lock().unwrap_or_else(PoisonError::into_inner);
+        let engines: &mut [TrainingEngine] = &mut engines;
+        let (ranks, parameters) = (self.options.ranks, &self.numbers.parameters);
+        let outputs = 1..=lengths.len();
+        let mut sum = OrderedSum::new(ranks, lengths);
+        for round in windows.chunks(self.at_once * ranks.count()) {
+            let some = &round[evenly(round.len(), ranks.rank(), ranks.count())];
+            self.pool.install(|| {
+                let runs = engines.par_iter_mut().zip(some);
+                runs.with_max_len(1)
+                    .map(|(engine, window)| engine.run(window, parameters))
+                    .collect::<Result<(), _>>()?;
+                let mut own: Vec<WindowGradients<'_>> = Vec::with_capacity(some.len());
+                for engine in &engines[..some.len()] {
+                    let gradients = outputs.clone().map(|i| engine.output(i, parameters)).collect();
+                    own.push((engine.output(0, parameters)[0], gradients));
+                }
+                sum.add(&own)
+            })?;
+        }
+        self.pool.install(|| sum.finish())
     }
 
     /// The program's constants under the best parameters, by name.
@@ -199,23 +228,7 @@ impl Trainer {
     }
 }
 
-/// Runs windows on engines, one per thread, and folds what they give in the order of the windows.
-///
-/// As many windows as there are engines run at once, then their outputs are folded one after the other: no gradient is copied.
-fn in_order<T: Send>(
-    pool: &rayon::ThreadPool,
-    engines: &mut [TrainingEngine],
-    windows: &[&[u32]],
-    parameters: &[Vec<f32>],
-    mut folded: T,
-    fold: impl Fn(&mut T, &TrainingEngine, &[Vec<f32>]) + Sync,
-) -> Result<T, Diagnostic> {
-    pool.install(|| {
-        for some in windows.chunks(engines.len()) {
-            let runs = engines.par_iter_mut().zip(some);
-            runs.with_max_len(1).map(|(engine, window)| engine.run(window, parameters)).collect::<Result<(), _>>()?;
-            engines[..some.len()].iter().for_each(|engine| fold(&mut folded, engine, parameters));
-        }
-        Ok(folded)
-    })
+/// The items of a rank, of so many that follow each other.
+fn evenly(items: usize, rank: usize, ranks: usize) -> Range<usize> {
+    rank * items / ranks..(rank + 1) * items / ranks
 }

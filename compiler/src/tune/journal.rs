@@ -5,6 +5,7 @@
 
 use super::point::Point;
 use crate::quant_options::{parse, spelled};
+use crate::ranks::{Ranks, from_first};
 use serde::{Deserialize, Serialize};
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::ErrorCode;
@@ -50,17 +51,19 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the file of a run, or begins one. `identity` is what the run depends on.
+    /// Opens the file of a run, or begins one. `identity` is what the run depends on. Rank 0 reads and writes the file; all ranks know
+    /// what it held.
     ///
     /// # Errors
     /// The file cannot be read or written, is no journal, or is of another run.
-    pub fn open(path: &Path, identity: &str) -> Result<Self, Diagnostic> {
+    pub fn open(path: &Path, identity: &str, ranks: &dyn Ranks) -> Result<Self, Diagnostic> {
         let wrong = |message: String| Diagnostic::new(path.display().to_string(), message).code(ErrorCode::CHECKPOINT);
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(wrong(format!("cannot be read: {e}"))),
-        };
+        let bytes = from_first(ranks, || match std::fs::read(path) {
+            Ok(bytes) => Ok(bytes),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(e) => Err(wrong(format!("cannot be read: {e}"))),
+        })?;
+        let text = String::from_utf8(bytes).map_err(|e| wrong(format!("cannot be read: {e}")))?;
         let mut journal = Self::default();
         // Only the end of a line makes it whole.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
@@ -86,6 +89,9 @@ impl Journal {
                     journal.points.get_mut().unwrap_or_else(PoisonError::into_inner).insert(options, point);
                 }
             }
+        }
+        if !ranks.is_first() {
+            return Ok(journal);
         }
         let open = || {
             let file = OpenOptions::new().create(true).append(true).open(path)?;
@@ -177,7 +183,7 @@ mod tests {
     fn what_was_kept_comes_back_bit_by_bit() -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("run");
-        let open = |identity: &str| Journal::open(&path, identity);
+        let open = |identity: &str| Journal::open(&path, identity, &crate::ranks::Alone);
         let journal = open("a").map_err(|e| e.message)?;
         journal.keep_probe((3, 4), 0.1).map_err(|e| e.message)?;
         journal.keep_point(&point()).map_err(|e| e.message)?;

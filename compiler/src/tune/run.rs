@@ -12,6 +12,7 @@ use crate::ledger;
 use crate::model::{Loaded, calibration_sample};
 use crate::progress::{Progress, Workers};
 use crate::quant_options::spelled;
+use crate::ranks::{self, Alone, Ranks};
 use crate::reading::ids_for;
 use crate::rotation;
 use crate::tokens::Tokens;
@@ -55,6 +56,8 @@ pub struct TuneOptions {
     pub probe_tokens: Option<usize>,
     /// Threads; the result does not depend on them.
     pub threads: usize,
+    /// Processes that share the probes; the result does not depend on their number.
+    pub ranks: &'static dyn Ranks,
     /// A file that keeps every measurement; a run goes on from those that it holds.
     pub journal: Option<PathBuf>,
 }
@@ -74,6 +77,7 @@ impl TuneOptions {
             calibration_tokens: None,
             probe_tokens: None,
             threads: crate::model::threads_or_all(None),
+            ranks: &Alone,
             journal: None,
         }
     }
@@ -173,24 +177,27 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
         .unwrap_or_else(|| convert::calibration_tokens(tensor.parameters(), &QuantOptions::default()))
         .max(1);
     let (windows, _) = convert::sample_windows(&tensor, &sample, calibration_tokens)?;
-    let workers = Workers { threads: options.threads, progress };
+    let workers = Workers { threads: options.threads, progress, ranks: options.ranks };
     let goal = options.goal();
     let quant = QuantOptions { zero_point: goal.zero_point(), ..QuantOptions::uniform(Levels::default()) };
     let rotated = rotation::rotated(tensor, &quant, &windows, &[], workers, &mut |_, _, _| {})?;
     // Whoever follows the points' options is to rotate what was measured, or nothing.
     let base = QuantOptions { rotate: Rotate::These(rotated.rotations), ..quant };
     let tensor = rotated.tensor;
-    let workers = Workers { threads: options.threads, progress };
     let (seen, moments) = match base.rounding {
         Rounding::Compensated => calibrate_with_moments(&tensor, &windows, &[], moment_tokens(false), workers)?,
         Rounding::Nearest => (calibrate(&tensor, &windows, &[], workers)?, SiteMoments::new()),
     };
     let probe_tokens = options.probe_tokens.unwrap_or_else(|| ledger::tokens(&tensor));
+    let sample: Vec<&[u32]> = windows.iter().map(|window| &window[..]).collect();
+    let identity = || identity(&tensor, &(&text.ids, &ranges, &sample), &base, (goal, probe_tokens));
+    if options.ranks.count() > 1 {
+        ranks::agree(options.ranks, &serde_json::json!({ "run": identity(), "budget": options.budget.to_string() }))?;
+    }
     let journal = match &options.journal {
         Some(path) => {
-            let sample: Vec<&[u32]> = windows.iter().map(|window| &window[..]).collect();
-            let identity = identity(&tensor, &(&text.ids, &ranges, sample), &base, (goal, probe_tokens));
-            let journal = Journal::open(path, &identity)?;
+            let identity = identity();
+            let journal = Journal::open(path, &identity, options.ranks)?;
             if journal.count() > 0 {
                 progress.status(&format!("{}: {} measurements are known", path.display(), journal.count()));
             }
@@ -206,8 +213,7 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
         ids: &text.ids,
         ranges: &ranges,
         probe_tokens,
-        threads: options.threads,
-        progress,
+        workers,
         base,
     };
     let engine = Options { count: false, ..Options::default() };

@@ -11,7 +11,7 @@ use crate::energy::{self, Block, Phase, PriceList, Setting};
 use crate::evaluate::{NeuronTotals, TextEvaluation, Window, evaluate_programs};
 use crate::ledger::damages;
 use crate::parallel::side_by_side;
-use crate::progress::{Progress, Workers};
+use crate::progress::Workers;
 use crate::quant_options::spelled;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, Value};
@@ -59,10 +59,8 @@ pub struct Tuner<'a> {
     pub ranges: &'a [Window],
     /// Tokens that sites are probed on.
     pub probe_tokens: usize,
-    /// Threads; no result depends on their number.
-    pub threads: usize,
-    /// Who watches.
-    pub progress: &'a dyn Progress,
+    /// How probes and windows are run.
+    pub workers: Workers<'a>,
     /// What was measured before.
     pub journal: &'a Journal,
     /// The options that all points share.
@@ -70,10 +68,6 @@ pub struct Tuner<'a> {
 }
 
 impl Tuner<'_> {
-    fn workers(&self) -> Workers<'_> {
-        Workers { threads: self.threads, progress: self.progress }
-    }
-
     fn sites(&self) -> Vec<SiteValue> {
         sites(self.tensor).into_iter().filter(|site| self.base.of(site).is_some()).collect()
     }
@@ -116,7 +110,7 @@ impl Tuner<'_> {
         let keep = |&choice: &(usize, usize), loss: f64| self.journal.keep_probe(choice, loss);
         let measured = match unknown.is_empty() {
             true => Vec::new(),
-            false => damages(self.tensor, &unknown, &graph_of, &keep, self.ids, &windows, self.workers())?,
+            false => damages(self.tensor, &unknown, &graph_of, &keep, self.ids, &windows, self.workers)?,
         };
         let mut measured = measured.into_iter();
         let losses: Vec<f64> =
@@ -194,14 +188,14 @@ impl Tuner<'_> {
         if all.is_empty() {
             return Ok(());
         }
-        self.progress.begin("converting", all.len() as u64);
+        self.workers.progress.begin("converting", all.len() as u64);
         let mut programs = Vec::with_capacity(all.len());
         for options in &all {
             programs.push(self.program(options)?);
-            self.progress.advance(1);
+            self.workers.progress.advance(1);
         }
-        self.progress.end();
-        let done = evaluate_programs(&programs, Some(dense), self.ids, self.ranges, self.workers())?;
+        self.workers.progress.end();
+        let done = evaluate_programs(&programs, Some(dense), self.ids, self.ranges, self.workers)?;
         for ((program, done), options) in programs.iter().zip(&done).zip(all) {
             self.journal.keep_point(&point(program.graph(), done, options))?;
         }
@@ -220,7 +214,7 @@ impl Tuner<'_> {
         let (_, back) = front_and_back();
         let membrane = options.membrane;
         let rotations = options.rotate.named();
-        let side_by_side = side_by_side(self.threads)?;
+        let side_by_side = side_by_side(self.workers.threads)?;
         let moments = self.moments.clone();
         let context = Context { rotations, quant_plan, membrane, moments, side_by_side, ..Context::default() };
         let graph = run(back, self.tensor.clone(), &context, &mut |_, _, _| {})?;
