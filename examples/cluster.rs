@@ -75,12 +75,12 @@ fn share(text: &str) -> Result<f64, String> {
 
 /// Seconds that messages take.
 #[derive(Clone, Copy, Debug)]
-struct Network {
+struct MessageTimes {
     latency: f64,
     bytes_per_s: f64,
 }
 
-impl Network {
+impl MessageTimes {
     /// Every rank sends a message to every other, pair by pair. `bytes`: what the busiest rank sends, or receives, in all.
     fn exchange(self, ranks: usize, bytes: f64) -> f64 {
         if ranks == 1 { 0.0 } else { (ranks - 1) as f64 * self.latency + bytes / self.bytes_per_s }
@@ -144,7 +144,7 @@ fn run(shares: &[usize], threads: usize, times: &mut WindowTimes) -> TimeParts {
 }
 
 /// The mean step of training.
-fn training(options: &ClusterOptions, network: Network, ranks: usize) -> TimeParts {
+fn training(options: &ClusterOptions, network: MessageTimes, ranks: usize) -> TimeParts {
     let mut times = WindowTimes { random: SplitMix64(1), mean: options.window_ms / 1e3, spread: options.spread };
     let (batch, threads) = (options.batch as usize, options.threads as usize);
     let slice = 4.0 * (options.parameters as f64 / ranks as f64 + 1.0);
@@ -173,7 +173,7 @@ fn training(options: &ClusterOptions, network: Network, ranks: usize) -> TimePar
 }
 
 /// A whole evaluation.
-fn evaluation(options: &ClusterOptions, network: Network, ranks: usize) -> TimeParts {
+fn evaluation(options: &ClusterOptions, network: MessageTimes, ranks: usize) -> TimeParts {
     let mut times = WindowTimes { random: SplitMix64(2), mean: options.eval_window_ms / 1e3, spread: options.spread };
     let windows = options.windows as usize;
     let shares: Vec<usize> = (0..ranks).map(|rank| windows.saturating_sub(rank).div_ceil(ranks)).collect();
@@ -205,7 +205,7 @@ fn table(title: &str, options: &ClusterOptions, time: impl Fn(usize) -> TimePart
 
 fn main() {
     let options = ClusterOptions::parse();
-    let network = Network { latency: options.latency_us / 1e6, bytes_per_s: options.gbit_per_s * 1e9 / 8.0 };
+    let network = MessageTimes { latency: options.latency_us / 1e6, bytes_per_s: options.gbit_per_s * 1e9 / 8.0 };
     let title = format!("A step of training: {} windows, {} numbers", options.batch, options.parameters);
     table(&title, &options, |ranks| training(&options, network, ranks));
     println!();

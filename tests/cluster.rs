@@ -227,7 +227,7 @@ fn damaged_and_hostile_shards_are_refused() {
     refused(&|part, _| part["shard"]["count"] = 0.into(), "0 shards");
     refused(&|part, _| part["windows"] = u64::MAX.into(), "other windows");
     refused(&|_, run| run.commit = Some("another".into()), "is of snnc");
-    refused(&|_, run| run.arguments = vec!["run".into(), "model.snn".into()], "have shards");
+    refused(&|_, run| run.arguments = vec!["check".into(), "model.onnx".into()], "have shards");
     let html = ["eval", "model.snn", "--text", "text.txt", "--html", "text.txt"];
     refused(&|_, run| run.arguments = html.map(String::from).to_vec(), "writes files");
     assert!(fs::read_to_string(at.join("text.txt")).unwrap().starts_with("The river"), "nothing was written");

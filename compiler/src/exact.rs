@@ -59,13 +59,13 @@ pub mod list {
     /// # Errors
     /// What is read is no list of numbers.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
-        from.deserialize_seq(Numbers)
+        from.deserialize_seq(NumberList)
     }
 
     /// Reads number by number: a list is never held twice.
-    struct Numbers;
+    struct NumberList;
 
-    impl<'de> Visitor<'de> for Numbers {
+    impl<'de> Visitor<'de> for NumberList {
         type Value = Vec<f64>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -87,7 +87,7 @@ mod tests {
     use serde::{Deserialize, Serialize};
 
     #[derive(Serialize, Deserialize)]
-    struct Numbers {
+    struct KeptExactly {
         #[serde(with = "super")]
         one: f64,
         #[serde(with = "super::list")]
@@ -98,8 +98,8 @@ mod tests {
     fn every_number_comes_back_bit_for_bit() {
         let all = [0.1 + 0.2, -0.0, 5e-324, f64::MAX, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -f64::NAN, 3.0];
         for one in all {
-            let text = serde_json::to_string(&Numbers { one, all: all.to_vec() }).expect("it is JSON");
-            let back: Numbers = serde_json::from_str(&text).expect("it was written");
+            let text = serde_json::to_string(&KeptExactly { one, all: all.to_vec() }).expect("it is JSON");
+            let back: KeptExactly = serde_json::from_str(&text).expect("it was written");
             assert_eq!(back.one.to_bits(), one.to_bits(), "{text}");
             assert!(back.all.iter().zip(&all).all(|(a, b)| a.to_bits() == b.to_bits()), "{text}");
         }
@@ -109,7 +109,7 @@ mod tests {
     fn other_texts_are_no_numbers() {
         for text in ["null", "\"nan\"", "\"3ff0000000000000\"", "\"7ff0\"", "[]", "{}", "true"] {
             let text = format!("{{\"one\": {text}, \"all\": []}}");
-            assert!(serde_json::from_str::<Numbers>(&text).is_err(), "{text}");
+            assert!(serde_json::from_str::<KeptExactly>(&text).is_err(), "{text}");
         }
     }
 }

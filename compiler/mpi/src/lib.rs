@@ -2,6 +2,7 @@
 //!
 //! Law: a process that ends before all have ended ends all. So no rank waits for one that is gone.
 
+#![warn(missing_docs)]
 #![cfg(feature = "mpi")]
 
 use mpi::Threading;

@@ -113,6 +113,6 @@ pub struct TrainingRecord {
     pub best_step: u64,
     /// Validation losses by step.
     pub losses: Vec<(u64, f64)>,
-    /// The program before; absent after a run that was resumed.
+    /// The program before; absent where an earlier snnc resumed the run.
     pub before: Option<Comparison>,
 }

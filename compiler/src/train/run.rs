@@ -505,8 +505,9 @@ impl TrainingRun<'_, '_> {
             corpus.window,
             trainer.bytes() as f64 / 1e6
         ));
-        let before = if options.resume { None } else { Some(self.compare(program, reference, &corpus.validation)?) };
-        if let Some(before) = &before {
+        // A run that goes on ends with the same record as one that was not interrupted.
+        let before = self.compare(program, reference, &corpus.validation)?;
+        if !options.resume {
             (self.watch)(&TrainEvent::Before { program: before.clone() })?;
         }
         if !self.steps(&mut trainer, &identity, corpus)? {
@@ -518,7 +519,7 @@ impl TrainingRun<'_, '_> {
         self.progress.status(&format!("best after step {}", trainer.best_step));
         let (best_step, losses) = (trainer.best_step, trainer.losses.clone());
         // Runs one after the other, as of weights and then of thresholds.
-        record.training.push(TrainingRecord { run: identity, steps, best_step, losses, before });
+        record.training.push(TrainingRecord { run: identity, steps, best_step, losses, before: Some(before) });
         Ok(Learned::Graph(Box::new(graph)))
     }
 
