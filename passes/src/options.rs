@@ -132,6 +132,13 @@ impl QuantOptions {
         levels
     }
 
+    /// The same, with as many timesteps at the head as elsewhere where no override names it.
+    pub fn with_plain_head(&self, graph: &Graph) -> Self {
+        let has_head = sites::sites(graph).iter().any(|site| site.role == Role::Head);
+        let plain = has_head.then(|| (Role::Head.path().to_string(), Override::Steps(self.levels.steps)));
+        Self { overrides: plain.into_iter().chain(self.overrides.iter().cloned()).collect(), ..self.clone() }
+    }
+
     /// The levels that the head reads where no override names it. Its errors go straight into the logits, and it is one site of many: in a
     /// rotated network, where no other site stands out, one more timestep there is worth most.
     fn head_levels(&self) -> Levels {

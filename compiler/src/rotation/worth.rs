@@ -167,7 +167,9 @@ impl<'a> Trial<'a> {
         let overrides = options.overrides.iter().filter(|(_, chosen)| suits(chosen));
         let attention = options.attention.map(|_| Ssa::Ttfs { phases: options.phases });
         let overrides = overrides.cloned().collect();
-        let options = QuantOptions { overrides, attention, weight_group: None, ..options.clone() };
+        // Networks are compared by rotations alone.
+        let options =
+            QuantOptions { overrides, attention, weight_group: None, ..options.clone() }.with_plain_head(tensor);
         let dense = Program::new(Arc::new(tensor.clone()), &uncounted()).map(Arc::new)?;
         Ok(Self { dense, windows, starts, ids, ranges, options, threads })
     }

@@ -90,10 +90,7 @@ impl Tuner<'_> {
         let sites = self.sites();
         let mut by_steps: Vec<QuantPlan> = Vec::new();
         for steps in TIMESTEPS {
-            let everywhere = (Role::Head.path().to_string(), Override::Steps(steps));
-            let mut options = self.options(steps);
-            options.overrides.push(everywhere);
-            by_steps.push(fit(self.tensor, self.seen, &options)?);
+            by_steps.push(fit(self.tensor, self.seen, &self.options(steps).with_plain_head(self.tensor))?);
         }
         let choices: Vec<(usize, usize)> =
             (0..sites.len()).flat_map(|site| (0..by_steps.len()).map(move |choice| (site, choice))).collect();
