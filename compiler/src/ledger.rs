@@ -466,9 +466,9 @@ pub fn damages<P: Sync>(
     // Between pieces rank 0 hears of the others' probes: no more are lost when a run ends early.
     let piece = if ranks.count() == 1 { probes.len() } else { PROBES_A_RANK * ranks.count() };
     for some in probes.chunks(piece.max(1)) {
-        let (damages, _) = map_in_order(workers, some, || Ok(()), &work)?;
-        let others = damages.iter().enumerate().filter(|(i, _)| ranks.is_first() && i % ranks.count() != 0);
-        others.map(|(i, Damage(damage))| found(&some[i], *damage)).collect::<Result<(), _>>()?;
+        let (damages, _) = map_in_order(workers, some, || Ok(()), work)?;
+        let mut others = damages.iter().enumerate().filter(|(i, _)| ranks.is_first() && i % ranks.count() != 0);
+        others.try_for_each(|(i, Damage(damage))| found(&some[i], *damage))?;
         all.extend(damages.iter().map(|Damage(damage)| damage));
     }
     workers.progress.end();
