@@ -32,7 +32,8 @@ const SIDE_BY_SIDE: usize = 8;
 const CHUNK: usize = 32;
 
 /// What every site of `graph` holds over `windows`; but rows of tokens that begin a window as one of `constants` does are left out where
-/// they lead to what is a constant. Constants of two tokens are run besides, since what later tokens read of them is none. The result does not depend on the number of threads.
+/// they lead to what is a constant. Constants of two tokens are run besides, since what later tokens read of them is none. The result does
+/// not depend on the number of threads.
 ///
 /// # Errors
 /// The graph cannot be run; a request to stop.

@@ -101,9 +101,13 @@ pub fn with_seconds(
 
 /// For a person to read.
 fn line(found: usize, tried: usize) -> String {
-    format!(
-        "the first token is a constant; so are {found} of the {tried} most frequent tokens behind it, whose activations are massive there"
-    )
+    let behind = match found {
+        0 => format!("behind it none of the {tried} most frequent tokens has massive activations"),
+        _ => {
+            format!("so are {found} of the {tried} most frequent tokens behind it, whose activations are massive there")
+        }
+    };
+    format!("the first token is a constant; {behind}")
 }
 
 /// Ids of the sample, the most frequent first.
