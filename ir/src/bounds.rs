@@ -32,7 +32,7 @@ pub(crate) fn attention_sums(graph: &Graph, value: Value) -> SumBounds {
     let context = u128::from(graph.context);
     match variant {
         Ssa::Ttfs { .. } | Ssa::TopK { .. } => SumBounds {
-            scores: 2 * head * levels(0) * levels(1) + if heads.alibi { lost(graph, node) } else { 0 },
+            scores: (2 * head * levels(0) * levels(1)).saturating_add(if heads.alibi { lost(graph, node) } else { 0 }),
             values: FIRST_SPIKE_WEIGHT as u128 * levels(2) * context,
         },
         Ssa::Coincidence { .. } | Ssa::Lif { output: Output::Mean } => {
@@ -53,7 +53,7 @@ fn lost(graph: &Graph, node: &Node) -> u128 {
     let alibi = node_constant(graph, node, 4).and_then(|weight| weight.tensor.as_f32()).unwrap_or(&[]);
     let most = alibi.iter().copied().fold(0f32, f32::max);
     // Rounded in f32, so with room to spare.
-    (f64::from(graph.context) * f64::from(most) * 1.001) as u128 + 1
+    ((f64::from(graph.context) * f64::from(most) * 1.001) as u128).saturating_add(1)
 }
 
 /// Tokens that sums of linear attention hold, at most: what halves every h tokens holds less than 2 h of them.
