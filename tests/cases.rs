@@ -233,6 +233,9 @@ fn settings(case: &CaseFile) -> Result<PassSettings, String> {
         let WeightFormat::I4 { group } = weights(format)? else { return Err("weights are like `i4:32`".into()) };
         quant.weight_group = Some(group);
     }
+    if let Some(name) = case.get("thresholds") {
+        quant.thresholds = snnc::quant_options::thresholds(name)?;
+    }
     if let Some(what) = case.get("rotate") {
         quant.rotate = snnc::quant_options::rotate(what)?;
     }

@@ -23,7 +23,7 @@ use snnc_ir::ssa::{GUARD, Output, Ssa};
 use snnc_ir::{Code, Curve, Graph, Op, Tensor};
 use snnc_passes::collapse::collapse;
 use snnc_passes::levels::Levels;
-use snnc_passes::options::{Override, QuantOptions, Rotate, Rotations};
+use snnc_passes::options::{Override, QuantOptions, Rotate, Rotations, Thresholds};
 use snnc_runtime::{Options, Program};
 use snnc_tests::{from_tensor, ids, llama};
 use std::sync::Arc;
@@ -134,6 +134,10 @@ fn recorded_choices_read_back() {
             let equal = llama(&LlamaConfig { kv_heads: 4, ..config });
             assert!(Calibration::read(&bytes, &equal).is_err(), "{kind:?}");
         }
+        let options = QuantOptions { thresholds: Thresholds::Heads, ..QuantOptions::default() };
+        let (_, calibration, section) = converted(&tensor, options);
+        let again = Calibration::read(section.to_string().as_bytes(), &tensor).unwrap();
+        assert_eq!(again.quant_plan, calibration.quant_plan, "thresholds of heads");
     }
 }
 

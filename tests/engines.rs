@@ -182,6 +182,7 @@ fn thresholds_and_outliers() {
     let outliers = Gpt2Config { outliers: 2, width: 48, ..TINY };
     for (config, thresholds, wanted) in [
         (TINY, Thresholds::Token, ["row_max_abs", "div"]),
+        (TINY, Thresholds::Heads, ["row_max_abs", "ssa"]),
         (outliers, Thresholds::Fixed, ["gather_channels", "fire"]),
         (outliers, Thresholds::Token, ["gather_channels", "row_max_abs"]),
     ] {
@@ -193,6 +194,8 @@ fn thresholds_and_outliers() {
             let graph = converted(imported(&config), quant_options);
             let names: Vec<&str> = graph.nodes.iter().map(|node| node.op.name()).collect();
             assert!(wanted.iter().all(|name| names.contains(name)), "{wanted:?} in {names:?}");
+            let by_head = |op: Op| matches!(op, Op::Level(LevelOp::Ssa { heads, .. }) if heads.thresholds);
+            assert_eq!(graph.nodes.iter().any(|node| by_head(node.op)), thresholds == Thresholds::Heads);
             let fine = graph.weights.iter().any(|weight| weight.name.ends_with("out.residual.weight"));
             let finer = config.outliers > 0 && code == Code::Binary && thresholds == Thresholds::Fixed;
             assert_eq!(fine, finer, "what writes to outliers is finer, but for thresholds of tokens");

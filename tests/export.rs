@@ -84,6 +84,13 @@ fn levels_and_weights_of_all_widths() {
             &converted(imported(&TINY), QuantOptions { thresholds, ..QuantOptions::default() }),
         );
     }
+    // A GELU before thresholds of tokens is near, and so is what they scale.
+    let rectified = Gpt2Config { activation: Activation::Relu, ..TINY };
+    for steps in [7, 12] {
+        let levels = Levels { steps, ..Levels::default() };
+        let heads = QuantOptions { thresholds: Thresholds::Heads, ..QuantOptions::uniform(levels) };
+        check(&format!("thresholds of heads, {steps} timesteps"), &converted(imported(&rectified), heads));
+    }
     let grouped = QuantOptions { weight_group: Some(32), ..QuantOptions::default() };
     check("i4", &converted(imported(&TINY), grouped));
     check("f32 weights", &converted(imported(&TINY), QuantOptions { exact_weights: true, ..QuantOptions::default() }));

@@ -79,6 +79,7 @@ fn attentions() -> Vec<(&'static str, QuantOptions)> {
     vec![
         ("ttfs", quant_options(4, ttfs)),
         ("a threshold for every token", token),
+        ("thresholds of heads", QuantOptions { thresholds: Thresholds::Heads, ..quant_options(4, ttfs) }),
         ("topk", quant_options(6, Ssa::TopK { phases: PHASES, keys: 5 })),
         ("coincidence", quant_options(6, Ssa::Coincidence { squared: false })),
         ("coincidence, squared", quant_options(6, Ssa::Coincidence { squared: true })),
@@ -120,7 +121,8 @@ fn llamas() -> Vec<Taught> {
         let teacher = llama(config);
         all.push(Taught { name, program: from_tensor(teacher.clone(), quant_options), teacher });
     };
-    let names = ["llama, ttfs", "llama, by token", "llama, topk", "llama, coincidence", "llama, squared"];
+    let names =
+        ["llama, ttfs", "llama, by token", "llama, by head", "llama, topk", "llama, coincidence", "llama, squared"];
     let names = names.into_iter().chain(["llama, linear", "llama, lif", "llama, lif spikes"]);
     for (name, (_, quant_options)) in names.zip(attentions()) {
         add(name, &LLAMA, quant_options);

@@ -37,11 +37,12 @@ pub struct QuantArgs {
     /// What few levels of an activation are centred for: few spikes, or a small error
     #[arg(long, value_enum, default_value = "spikes")]
     centre: CentreName,
-    /// Thresholds of what projections read: `fixed`, `normal`, `token` or `auto`.
+    /// Thresholds of what projections read: `fixed`, `normal`, `token`, `heads` or `auto`.
     ///
     /// `fixed` thresholds come from calibration and hold for every token: a neuromorphic chip can run them.
     /// `normal` is the same, but behind norms of a rotated residual stream they need no calibration.
     /// `token` is a per-token threshold: the token's largest magnitude becomes the largest level.
+    /// `heads` is the same, and gives q, k and v of each token a threshold per head.
     /// `auto` takes for every site whichever loses less.
     #[arg(long, value_name = "THRESHOLDS", default_value = "auto", value_parser = thresholds)]
     thresholds: Thresholds,

@@ -100,9 +100,20 @@ struct SiteRecord {
     zero_point: HexFloats,
     bias_correction: HexFloats,
     by_token: bool,
+    /// Thresholds of a token, where it has its own.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    heads: u32,
     outliers: Vec<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     residual: Option<ResidualRecord>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(heads: &u32) -> bool {
+    *heads == 1
 }
 
 #[derive(Serialize, Deserialize)]
@@ -291,6 +302,7 @@ fn record(params: &Option<QuantParams>, fired: Fired) -> Option<SiteRecord> {
         zero_point: HexFloats(params.zero_point.clone()),
         bias_correction: HexFloats(params.bias_correction.clone()),
         by_token: params.by_token,
+        heads: params.heads,
         outliers: params.outliers.clone(),
         residual: params.residual.as_ref().map(|Residual { outputs, levels, share }| ResidualRecord {
             outputs: outputs.clone(),
@@ -362,6 +374,7 @@ fn quant_params(record: &SiteRecord, width: usize, outputs: usize, path: &str) -
         zero_point: record.zero_point.exactly(width, path)?,
         bias_correction: record.bias_correction.exactly(width, path)?,
         by_token: record.by_token,
+        heads: record.heads,
         outliers: channels(&record.outliers, width, path)?,
         residual: record.residual.as_ref().map(residual).transpose()?,
     })

@@ -188,7 +188,7 @@ fn place(layer: u32, part: Part) -> String {
 /// Whether a node is what stands between a curve and its neurons where these are chosen to: a transform, or the share of a per-token
 /// threshold.
 fn leads_to_neurons(graph: &Graph, users: &[Vec<Value>], value: Value) -> bool {
-    let measured = |user: &Value| graph.node(*user).op == Op::Level(LevelOp::RowMaxAbs);
+    let measured = |user: &Value| matches!(graph.node(*user).op, Op::Level(LevelOp::RowMaxAbs { .. }));
     match graph.node(value).op {
         Op::Dense(DenseOp::Hadamard(_)) => true,
         Op::Level(LevelOp::ScaleShift) => users[value.index()].iter().any(measured),
@@ -323,9 +323,18 @@ fn neuron_lints(
 fn has_token_threshold(graph: &Graph, neuron: Value) -> bool {
     let read = graph.node(neuron).args.first().map(|&x| graph.node(x));
     read.is_some_and(|read| {
-        read.op == Op::Array(ArrayOp::Binary(Binary::Div))
-            && read.args.get(1).is_some_and(|&by| graph.node(by).op == Op::Level(LevelOp::RowMaxAbs))
+        read.op == Op::Array(ArrayOp::Binary(Binary::Div)) && read.args.get(1).is_some_and(|&by| is_peak(graph, by))
     })
+}
+
+/// Whether a value is a token's thresholds, or these channel by channel.
+fn is_peak(graph: &Graph, value: Value) -> bool {
+    let node = graph.node(value);
+    match node.op {
+        Op::Level(LevelOp::RowMaxAbs { .. }) => true,
+        Op::Level(LevelOp::GatherChannels) => is_peak(graph, node.args[0]),
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => false,
+    }
 }
 
 /// The site that a neuron layer codes: `h.0.mlp.hidden`.

@@ -2,7 +2,7 @@
 
 use crate::graph::{Graph, Node, Weight};
 use crate::nibbles::{ELEMENT_MOST, GroupedSizes};
-use crate::op::{ArrayOp, Binary, DenseOp, LeafOp, LevelOp, Op};
+use crate::op::{ArrayOp, Binary, DenseOp, Heads, LeafOp, LevelOp, Op};
 use crate::ssa::meaning::{FIRST_SPIKE_WEIGHT, FRESH};
 use crate::ssa::{Output, Ssa};
 use crate::stage::Stage;
@@ -50,7 +50,8 @@ pub(crate) fn attention_sums(graph: &Graph, value: Value) -> SumBounds {
 
 /// What a score loses at most by ALiBi.
 fn lost(graph: &Graph, node: &Node) -> u128 {
-    let alibi = node_constant(graph, node, 4).and_then(|weight| weight.tensor.as_f32()).unwrap_or(&[]);
+    let alibi =
+        node_constant(graph, node, node.args.len() - 1).and_then(|weight| weight.tensor.as_f32()).unwrap_or(&[]);
     let most = alibi.iter().copied().fold(0f32, f32::max);
     // Rounded in f32, so with room to spare.
     ((f64::from(graph.context) * f64::from(most) * 1.001) as u128).saturating_add(1)
@@ -144,7 +145,11 @@ fn magnitude(graph: &Graph, node: &Node, known: &[f64]) -> f64 {
         // A row over its own largest magnitude.
         Op::Array(ArrayOp::Binary(Binary::Div)) => {
             let peak = graph.node(node.args[1]);
-            if peak.op == Op::Level(LevelOp::RowMaxAbs) && peak.args[0] == node.args[0] { 1.0 } else { f64::INFINITY }
+            if peak.op == Op::Level(LevelOp::RowMaxAbs { heads: 1 }) && peak.args[0] == node.args[0] {
+                1.0
+            } else {
+                f64::INFINITY
+            }
         }
         // How positions are turned: a small table of cosines and sines.
         Op::Dense(DenseOp::Embed) if graph.node(node.args[0]).op == Op::Leaf(LeafOp::Positions) => constant(1),
@@ -166,13 +171,14 @@ fn magnitude(graph: &Graph, node: &Node, known: &[f64]) -> f64 {
         Op::Dense(DenseOp::AtStart) => of(0).max(constant(3)),
         Op::Dense(DenseOp::Rotary { .. }) => of(0) * (1.0 + 2.0 * of(1)),
         Op::Level(LevelOp::ScaleShift) => of_numbers(graph, node.args[0], of(0)) * constant(1) + constant(2),
-        Op::Level(LevelOp::RowMaxAbs) => of(0).min(finite).max(1.0),
+        Op::Level(LevelOp::RowMaxAbs { .. }) => of(0).min(finite).max(1.0),
         Op::Level(LevelOp::GatherChannels) => of(0),
         Op::Level(LevelOp::HeadLinear) => {
             let inputs = graph.ty(node.args[1]).shape().dims().get(1).map_or(usize::MAX, |dim| dim.size(1, 0));
             of(0) * constant(1) * inputs as f64
         }
-        // A quotient of 64-bit integers.
+        // A quotient of 64-bit integers, perhaps times a threshold.
+        Op::Level(LevelOp::Ssa { heads: Heads { thresholds: true, .. }, .. }) => 2f64.powi(64) * of(5),
         Op::Level(LevelOp::Ssa { .. }) => 2f64.powi(64),
         Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => f64::INFINITY,
     }

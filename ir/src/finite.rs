@@ -47,7 +47,7 @@ impl FiniteCheck {
     /// ```
     pub fn of(op: &Op) -> Self {
         match op {
-            Op::Level(LevelOp::Quant { .. } | LevelOp::RowMaxAbs)
+            Op::Level(LevelOp::Quant { .. } | LevelOp::RowMaxAbs { .. })
             | Op::Spike(SpikeOp::Fire { .. } | SpikeOp::Integrate { .. })
             | Op::Dense(DenseOp::Curve(_) | DenseOp::Gated(_)) => FiniteCheck::Operands(&[0]),
             Op::Level(LevelOp::GatedQuant { .. }) | Op::Spike(SpikeOp::GatedFire { .. }) => {

@@ -27,6 +27,8 @@ pub const RULES: &[RewriteRule] = &[
     RewriteRule { name: "decode-synapse", left: "(decode (synapse ?s ?w))",               right: decode_synapse },
     RewriteRule { name: "decode-ssa",     left: "(ssa:a ?q ?k ?v ?c)",                    right: decode_ssa },
     RewriteRule { name: "decode-memory",  left: "(ssa:a ?q ?k ?v ?s ?h)",                 right: decode_memory },
+    RewriteRule { name: "decode-scaled",  left: "(ssa:a ?q ?k ?v ?t ?u ?w ?c)",           right: decode_scaled },
+    RewriteRule { name: "decode-faded",   left: "(ssa:a ?q ?k ?v ?t ?u ?w ?c ?h)",        right: decode_faded },
     RewriteRule { name: "decode-emitted", left: "(decode (ssa:a ?q ?k ?v ?s ?h ?g))",     right: decode_emitted },
 ];
 
@@ -92,6 +94,16 @@ fn decode_ssa(m: &Match<'_>) -> Option<Expr> {
     decode_attention(m, &["c"])
 }
 
+/// With thresholds of tokens.
+fn decode_scaled(m: &Match<'_>) -> Option<Expr> {
+    decode_attention(m, &["t", "u", "w", "c"])
+}
+
+/// With these and ALiBi.
+fn decode_faded(m: &Match<'_>) -> Option<Expr> {
+    decode_attention(m, &["t", "u", "w", "c", "h"])
+}
+
 fn decode_memory(m: &Match<'_>) -> Option<Expr> {
     decode_attention(m, &["s", "h"])
 }
@@ -102,8 +114,8 @@ fn decode_emitted(m: &Match<'_>) -> Option<Expr> {
 
 /// That levels say when features spike is what the verifier promises of all but those of
 /// time-stepped neurons, and these never collapse.
-fn decode_attention(m: &Match<'_>, constants: &[&str]) -> Option<Expr> {
+fn decode_attention(m: &Match<'_>, others: &[&str]) -> Option<Expr> {
     let decoded = ["q", "k", "v"].into_iter().map(|name| decode(m, name));
-    let args = decoded.chain(constants.iter().map(|name| class(m, name)));
+    let args = decoded.chain(others.iter().map(|name| class(m, name)));
     matches!(m.ty("q"), Type::Train { .. }).then(|| Expr::Op(m.op("a"), args.collect()))
 }

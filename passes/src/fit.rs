@@ -33,6 +33,8 @@ pub struct QuantParams {
     pub bias_correction: Vec<f32>,
     /// Every token has a threshold of its own: `scale` then counts in it, and the largest level is the token's peak.
     pub by_token: bool,
+    /// Heads side by side in a row: thresholds of a token, where it has its own.
+    pub heads: u32,
     /// Channels, in ascending order, that have neurons and weights of their own: what they weigh is far beyond the others.
     pub outliers: Vec<usize>,
     /// For what the site's projection gives to outlier channels of the residual stream.
@@ -147,7 +149,16 @@ pub fn fit(graph: &Graph, seen: &Observations, options: &QuantOptions) -> Result
                 quant_plan.variants.shift_remove(&value);
             }
         }
-        let heads = balance(&mut quant_plan, [q, k], [observed(graph, seen, q)?, observed(graph, seen, k)?], heads);
+        let timed = variant.is_some_and(|variant| !variant.has_features());
+        let levels = node.args[..3].iter().all(|site| quant_plan.sites.get(site).is_some_and(Option::is_some));
+        let own = options.thresholds == Thresholds::Heads && timed && levels;
+        if let Some(Some(values)) = quant_plan.sites.get_mut(&node.args[2]).filter(|_| own) {
+            values.heads = heads.kv;
+            let even = vec![1.0; values.scale.len()];
+            by_token(values, observed(graph, seen, node.args[2])?, &even, Thresholds::Token);
+        }
+        let seen = [observed(graph, seen, q)?, observed(graph, seen, k)?];
+        let heads = balance(&mut quant_plan, [q, k], seen, heads, own);
         quant_plan.heads.insert(value, heads);
     }
     Ok(quant_plan)
@@ -179,6 +190,7 @@ fn without_softmax(
         outliers: Vec::new(),
         residual: None,
         by_token: false,
+        heads: 1,
         levels: values.levels,
     };
     if let (Ssa::Lif { output: Output::Spikes }, Some(out)) = (variant, quant_plan.sites.get_mut(&attention)) {
@@ -234,6 +246,7 @@ fn fit_site(
         zero_point: channels.iter().map(|channel| channel.zero_point).collect(),
         bias_correction: channels.iter().map(|channel| channel.bias_correction).collect(),
         by_token: false,
+        heads: 1,
         outliers: Vec::new(),
         residual: None,
     }
@@ -321,7 +334,7 @@ fn wanted_thresholds(
     let curved = matches!(graph.node(site.value).op, Op::Dense(DenseOp::Curve(_)));
     match (site.role, options.thresholds) {
         (Role::Query | Role::Key | Role::Value, _) | (_, Thresholds::Fixed | Thresholds::Normal) => None,
-        (_, Thresholds::Token) => Some(Thresholds::Token).filter(|_| !(curved && time_stepped)),
+        (_, Thresholds::Token | Thresholds::Heads) => Some(Thresholds::Token).filter(|_| !(curved && time_stepped)),
         (_, Thresholds::Auto) if options.rotate.named() != Rotations::default() => {
             Some(Thresholds::Token).filter(|_| !curved)
         }
@@ -387,8 +400,14 @@ const WORTH: f32 = 1.7;
 
 /// Scales of queries and keys such that `scale_q[c] * scale_k[c]` is one number per head: channel `c` of q counts in
 /// `R_q / b_c`, of k in `R_k * b_c`. Queries of a group share their key's `b`, that of the farthest of them. Returns `R_q` and
-/// `R_k`, query head by query head.
-fn balance(quant_plan: &mut QuantPlan, sites: [Value; 2], seen: [&Observed; 2], heads: Heads) -> [Vec<f32>; 2] {
+/// `R_k`, query head by query head. `own`: tokens have thresholds of their own, so that nothing is clipped.
+fn balance(
+    quant_plan: &mut QuantPlan,
+    sites: [Value; 2],
+    seen: [&Observed; 2],
+    heads: Heads,
+    own: bool,
+) -> [Vec<f32>; 2] {
     let width = seen[1].min.len() / heads.kv as usize;
     let zero = |i: usize| vec![0.0; seen[i].min.len()];
     let zero_point = |i: usize| match &quant_plan.sites[&sites[i]] {
@@ -414,7 +433,7 @@ fn balance(quant_plan: &mut QuantPlan, sites: [Value; 2], seen: [&Observed; 2], 
         let Some(levels) = quant_plan.sites[&sites[i]].as_ref().map(|fit| fit.levels) else { continue };
         let most = levels.most();
         for (h, unit) in units[i].iter_mut().enumerate() {
-            let share = if most >= MANY {
+            let share = if own || most >= MANY {
                 1.0
             } else {
                 head_share(seen, i, h * width..(h + 1) * width, &zero_points[i], &factor, shared, *unit, most)
@@ -430,7 +449,8 @@ fn balance(quant_plan: &mut QuantPlan, sites: [Value; 2], seen: [&Observed; 2], 
             scale: scale.collect(),
             zero_point: zero_points[i].clone(),
             bias_correction: zero(i),
-            by_token: false,
+            by_token: own,
+            heads: if i == 0 { heads.query } else { heads.kv },
             outliers: Vec::new(),
             residual: None,
         };
@@ -622,7 +642,7 @@ impl QuantParams {
     }
 
     /// Rows of a sample with their potentials in levels, and what a level of this row counts by channel, in `scale`s.
-    fn rows<'a>(&'a self, seen: &'a Observed) -> impl Iterator<Item = (&'a [f32], Vec<f32>, [f32; 2])> {
+    fn rows<'a>(&'a self, seen: &'a Observed) -> impl Iterator<Item = (&'a [f32], Vec<f32>, Vec<f32>)> {
         let most = self.levels.most() as f32;
         let is_outlier = self.is_outlier();
         seen.sample.chunks_exact(self.scale.len().max(1)).map(move |row| {
@@ -631,15 +651,16 @@ impl QuantParams {
                 (row[c] - self.zero_point[c]) * inverse
             };
             let mut potentials: Vec<f32> = (0..row.len()).map(potential).collect();
-            let mut units = [1.0; 2];
+            let mut units = vec![1.0; row.len()];
             if self.by_token {
-                let mut peaks = [0f32; 2];
-                for (p, &outlier) in potentials.iter().zip(&is_outlier) {
-                    let peak = &mut peaks[usize::from(outlier)];
-                    *peak = peak.max(p.abs());
-                }
-                units = peaks.map(|peak| if peak > 0.0 { peak / most } else { 1.0 });
-                potentials.iter_mut().zip(&is_outlier).for_each(|(p, &outlier)| *p /= units[usize::from(outlier)]);
+                // By head, or outliers apart from the others.
+                let width = row.len() / self.heads.max(1) as usize;
+                let group = |c: usize| 2 * (c / width.max(1)) + usize::from(is_outlier[c]);
+                let mut peaks = vec![0f32; 2 * self.heads.max(1) as usize];
+                potentials.iter().enumerate().for_each(|(c, p)| peaks[group(c)] = peaks[group(c)].max(p.abs()));
+                let unit = |c: usize| if peaks[group(c)] > 0.0 { peaks[group(c)] / most } else { 1.0 };
+                units = (0..row.len()).map(unit).collect();
+                potentials.iter_mut().zip(&units).for_each(|(p, unit)| *p /= unit);
             }
             (row, potentials, units)
         })
@@ -655,11 +676,10 @@ impl QuantParams {
     /// What levels lack of a sample, as projections with these weights see it: a share of the whole.
     fn loss(&self, seen: &Observed, weight: &[f32]) -> f32 {
         let most = self.levels.most();
-        let is_outlier = self.is_outlier();
         let (mut lacked, mut all) = (0.0, f32::MIN_POSITIVE);
         for (row, potentials, units) in self.rows(seen) {
             for (c, p) in potentials.into_iter().enumerate() {
-                let unit = units[usize::from(is_outlier[c])] * self.scale[c];
+                let unit = units[c] * self.scale[c];
                 let bias_correction =
                     row[c] - self.zero_point[c] - self.bias_correction[c] - eval::level(p, most) as f32 * unit;
                 lacked += (bias_correction * weight[c]) * (bias_correction * weight[c]);

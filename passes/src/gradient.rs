@@ -225,7 +225,7 @@ impl Tape {
                 self.mul(c, slope)
             }
             Op::Level(LevelOp::ScaleShift) => self.by_scale_shift(&args, i, c),
-            Op::Level(LevelOp::RowMaxAbs) => self.training(TrainingOp::RowMaxAbsGrad, &[x, c]),
+            Op::Level(LevelOp::RowMaxAbs { .. }) => self.training(TrainingOp::RowMaxAbsGrad, &[x, c]),
             Op::Level(LevelOp::GatherChannels) => {
                 let width = self.shape(x).width().unwrap_or(0) as u32;
                 self.training(TrainingOp::GatherChannelsGrad { width }, &[c, args[1]])

@@ -241,13 +241,16 @@ pub enum Thresholds {
     /// The same; but behind the norms of a rotated residual stream, where every channel is nearly normal with variance 1 whatever the
     /// text, they need no calibration.
     Normal,
-    /// One per channel, times one per token: the token's largest magnitude is the largest level.
+    /// One per channel, times one per token: the token's largest magnitude is the largest level. q, k and v are left out.
     Token,
+    /// The same, and at q, k and v one per token and head, where attention is by time to first spike.
+    Heads,
 }
 
 impl Thresholds {
     /// All of them, in the order of the help text.
-    pub const ALL: [Thresholds; 4] = [Thresholds::Auto, Thresholds::Fixed, Thresholds::Normal, Thresholds::Token];
+    pub const ALL: [Thresholds; 5] =
+        [Thresholds::Auto, Thresholds::Fixed, Thresholds::Normal, Thresholds::Token, Thresholds::Heads];
 
     /// The name that options use.
     pub fn name(self) -> &'static str {
@@ -256,6 +259,7 @@ impl Thresholds {
             Thresholds::Fixed => "fixed",
             Thresholds::Normal => "normal",
             Thresholds::Token => "token",
+            Thresholds::Heads => "heads",
         }
     }
 
@@ -263,7 +267,7 @@ impl Thresholds {
     pub fn are_fixed(self) -> bool {
         match self {
             Thresholds::Fixed | Thresholds::Normal => true,
-            Thresholds::Auto | Thresholds::Token => false,
+            Thresholds::Auto | Thresholds::Token | Thresholds::Heads => false,
         }
     }
 }

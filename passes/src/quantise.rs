@@ -593,7 +593,7 @@ impl Quantise<'_> {
         let op = Op::Level(LevelOp::Quant { code, steps, curve: Curve::Identity });
         let found = if fit.by_token {
             let x = self.builder.add(Op::Level(LevelOp::ScaleShift), &[x, gain, offset], &origin)?;
-            let peak = self.builder.add(Op::Level(LevelOp::RowMaxAbs), &[x], &origin)?;
+            let peak = self.builder.add(Op::Level(LevelOp::RowMaxAbs { heads: 1 }), &[x], &origin)?;
             let share = self.builder.add(Op::Array(ArrayOp::Binary(Binary::Div)), &[x, peak], &origin)?;
             let gain = self.constant(format!("{name}.share.gain"), vec![own.most() as f32; channels.len()]);
             let offset = self.constant(format!("{name}.share.offset"), vec![0.0; channels.len()]);
@@ -603,6 +603,37 @@ impl Quantise<'_> {
         };
         self.groups.insert((site, group), found);
         Ok(found)
+    }
+
+    /// Neurons of a site whose tokens have a threshold per head: the largest magnitude of a head is the largest level. And these
+    /// thresholds, in those of the site.
+    fn head_levels(&mut self, site: Value, name: &str) -> Result<(Value, Value), Diagnostic> {
+        if let Some(&(levels, Some(thresholds))) = self.groups.get(&(site, 0)) {
+            return Ok((levels, thresholds));
+        }
+        let Some(fit) = self.fit(site)?.cloned() else { unreachable!("asked of sites that have levels") };
+        let (origin, most, width) = (self.coded(site, ChannelGroup::Whole), fit.levels.most() as f32, fit.scale.len());
+        let Units { unit, shift } = self.units_of(site, width);
+        let x = self.map[site.index()].map_or_else(|| self.tensor(site), Ok)?;
+        let inverse: Vec<f32> = fit.scale.iter().map(|&s| if s > 0.0 { 1.0 / (s * most) } else { 0.0 }).collect();
+        let gain = unit.iter().zip(&inverse).map(|(unit, inverse)| unit * inverse).collect();
+        let centred = shift.iter().zip(&fit.zero_point).map(|(shift, m)| shift - m);
+        let offset = centred.zip(&inverse).map(|(x, inverse)| x * inverse).collect();
+        let gain = self.constant(format!("{name}.gain"), gain);
+        let offset = self.constant(format!("{name}.offset"), offset);
+        let x = self.builder.add(Op::Level(LevelOp::ScaleShift), &[x, gain, offset], &origin)?;
+        let peaks = self.builder.add(Op::Level(LevelOp::RowMaxAbs { heads: fit.heads }), &[x], &origin)?;
+        let list = (0..width).map(|c| (c * fit.heads as usize / width) as i32).collect();
+        let list = self.builder.weight(&format!("{name}.heads"), Arc::new(Tensor::i32(&[width], list)));
+        let each = self.builder.add(Op::Level(LevelOp::GatherChannels), &[peaks, list], &origin)?;
+        let share = self.builder.add(Op::Array(ArrayOp::Binary(Binary::Div)), &[x, each], &origin)?;
+        let gain = self.constant(format!("{name}.share.gain"), vec![most; width]);
+        let offset = self.constant(format!("{name}.share.offset"), vec![0.0; width]);
+        let Levels { code, steps } = fit.levels;
+        let op = Op::Level(LevelOp::Quant { code, steps, curve: Curve::Identity });
+        let levels = self.builder.add(op, &[share, gain, offset], &origin)?;
+        self.groups.insert((site, 0), (levels, Some(peaks)));
+        Ok((levels, peaks))
     }
 
     /// By which the constants of a site's neurons are called: the first projection that reads it gives its name.
@@ -668,10 +699,19 @@ impl Quantise<'_> {
                 return self.builder.add(self.graph.node(value).op, &args, &origin);
             }
         };
-        let mut args = Vec::new();
+        let (mut args, mut thresholds) = (Vec::new(), Vec::new());
         for (site, part) in parts {
-            args.push(self.levels(site, &format!("{name}.{part}"))?);
+            let name = format!("{name}.{part}");
+            if values.by_token {
+                let (levels, own) = self.head_levels(site, &name)?;
+                args.push(levels);
+                thresholds.push(own);
+            } else {
+                args.push(self.levels(site, &name)?);
+            }
         }
+        args.extend(thresholds);
+        let heads = Heads { thresholds: values.by_token, ..heads };
         let units = self.quant_plan.heads.get(&value);
         let [unit_q, unit_k] = units.ok_or_else(|| Diagnostic::new(&origin, "no scales of scores were chosen here"))?;
         let variant = self.quant_plan.variants.get(&value).copied();

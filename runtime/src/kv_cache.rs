@@ -33,8 +33,12 @@ pub enum CacheEntry {
 pub struct KeyValueRows {
     pub keys: CachedRows,
     pub values: CachedRows,
+    /// Thresholds of keys and of values, `[tokens, heads]`, where tokens have their own.
+    pub thresholds: [Vec<f32>; 2],
     /// Of a key's row and of a value's.
     widths: [usize; 2],
+    /// Thresholds of a token's key, and of its value.
+    heads: usize,
     context: usize,
 }
 
@@ -91,7 +95,7 @@ pub fn kept_per_token(graph: &Graph) -> u128 {
         }
     };
     let bytes = |value| match graph.state(value) {
-        Some(StateType::Rows { keys, values }) => row(keys) + row(values),
+        Some(StateType::Rows { keys, values, thresholds }) => row(keys) + row(values) + 2 * thresholds.map_or(0, row),
         Some(StateType::Sums { .. }) | None => 0,
     };
     graph.iter().map(|(value, _)| bytes(value)).sum()
@@ -157,14 +161,17 @@ impl CacheEntry {
     /// `None` for a node that keeps no state.
     pub fn new(graph: &Graph, value: Value) -> Option<Self> {
         Some(match graph.state(value)? {
-            StateType::Rows { keys, values } => {
+            StateType::Rows { keys, values, thresholds } => {
                 let heads = if let Op::Level(LevelOp::Ssa { heads, .. }) = graph.node(value).op {
                     heads.kv as usize
                 } else {
                     1
                 };
                 let ((keys, k), (values, v)) = (CachedRows::keys(keys, heads)?, CachedRows::values(values)?);
-                CacheEntry::KeyValue(KeyValueRows { keys, values, widths: [k, v], context: graph.context as usize })
+                let (widths, context) = ([k, v], graph.context as usize);
+                let heads = thresholds.and_then(|ty| ty.shape().width()).unwrap_or(0);
+                let thresholds = [Vec::new(), Vec::new()];
+                CacheEntry::KeyValue(KeyValueRows { keys, values, thresholds, widths, heads, context })
             }
             StateType::Sums { heads, features, width, bits } => {
                 let count = heads * features * (width + 1);
@@ -211,6 +218,18 @@ impl CacheEntry {
 }
 
 impl KeyValueRows {
+    /// Puts thresholds of keys and of values at position `past`.
+    pub fn append_thresholds(&mut self, past: usize, rows: [&[f32]; 2]) -> Option<()> {
+        let (at, most) = (past * self.heads, self.context * self.heads);
+        let mut both = self.thresholds.iter_mut().zip(rows);
+        both.try_for_each(|(kept, rows)| extend(kept, at, rows, most))
+    }
+
+    /// All keys and values of the sequence.
+    pub fn view<K: CacheElement, V: CacheElement>(&self) -> Option<(&[K], &[V])> {
+        K::view(&self.keys).zip(V::view(&self.values))
+    }
+
     /// Puts rows of levels as they lie in memory; `None` also where they are not aligned.
     pub fn append_levels(&mut self, past: usize, keys: &[u8], values: &[u8]) -> Option<()> {
         self.keys.append(past, keys, self.widths[0], self.context)?;

@@ -202,7 +202,7 @@ pub struct KernelCall<'a> {
     /// Its loop in machine code, if it has one.
     pub code: Option<&'a LoopCode>,
     /// Rows of operands as they lie in memory.
-    pub inputs: [&'a [u8]; 3],
+    pub inputs: [&'a [u8]; MOST_INPUTS],
     pub out: &'a mut [u8],
     /// Rows of its second result, if it has one.
     pub also: &'a mut [u8],
@@ -214,6 +214,9 @@ pub struct KernelCall<'a> {
     pub matmuls: &'a mut MatmulCounts,
 }
 
+/// Operands that are rows, of a step: attention whose tokens have thresholds takes the most.
+pub const MOST_INPUTS: usize = 6;
+
 /// One call of attention, on rows of one sequence.
 #[derive(Debug)]
 pub struct AttentionCall<'a> {
@@ -224,8 +227,8 @@ pub struct AttentionCall<'a> {
     pub entry: &'a mut CacheEntry,
     /// Tokens before the first row.
     pub past: usize,
-    /// Rows of queries, keys and values as they lie in memory.
-    pub rows: [&'a [u8]; 3],
+    /// Rows of queries, keys and values as they lie in memory; of their thresholds, where tokens have their own.
+    pub rows: [&'a [u8]; MOST_INPUTS],
     /// Weights that are read soon.
     pub soon: &'a [i8],
     pub out: &'a mut [u8],

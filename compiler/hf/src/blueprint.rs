@@ -458,7 +458,7 @@ impl BlueprintMaker<'_> {
             attention_result_norm,
             projections,
             head_norms,
-            heads: Heads { query: heads as u32, kv: kv_heads as u32, window, alibi },
+            heads: Heads { kv: kv_heads as u32, window, alibi, ..Heads::equal(heads as u32) },
             scale: self.scale(layer),
             out,
             mlp_norm,

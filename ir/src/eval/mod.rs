@@ -43,8 +43,9 @@ pub struct Memory<R> {
 /// What a node keeps of a sequence.
 #[derive(Clone, Debug)]
 enum Cached<R> {
-    /// Keys and values, `[past, d]` each, row-major; of trains, one such part per timestep.
-    Rows([Content<R>; 2]),
+    /// Keys and values, `[past, d]` each, row-major; of trains, one such part per timestep. Then the thresholds of both, where tokens
+    /// have their own.
+    Rows(Vec<Content<R>>),
     /// See `ssa::State`.
     Sums(Vec<i64>),
 }
@@ -58,7 +59,7 @@ impl<R: Real> Memory<R> {
     /// A memory of `past` tokens: the keys and values, `[past, d]` each, of every node that keeps state, in the graph's
     /// order. Panics where their number is another one: a precondition of the caller.
     pub fn with_past(graph: &Graph, past: usize, rows: Vec<[Vec<R>; 2]>) -> Self {
-        let mut rows = rows.into_iter().map(|both| both.map(Content::Real));
+        let mut rows = rows.into_iter().map(|both| both.map(Content::Real).into());
         let keeps = |op: &Op| matches!(op, Op::Dense(DenseOp::Attention { .. }));
         let row = |node: &Node| {
             keeps(&node.op).then(|| Cached::Rows(rows.next().expect("keys and values for every attention")))
@@ -368,7 +369,7 @@ impl<R: Real> NodeCall<'_, R> {
             }
             Op::Dense(DenseOp::Attention { heads, scale }) => {
                 let state = self.extend(state);
-                let [Content::Real(k), Content::Real(v)] = &state else { unreachable!("checked by infer") };
+                let [Content::Real(k), Content::Real(v)] = state.as_slice() else { unreachable!("checked by infer") };
                 let scale = R::from_f32(scale.get());
                 let alibi = heads.alibi.then(|| self.arg(3).reals());
                 let out = attention([self.arg(0).reals(), k, v], n, heads, scale, alibi);
@@ -418,7 +419,12 @@ impl<R: Real> NodeCall<'_, R> {
                 let content = content.map_err(|message| Diagnostic::new("", message))?;
                 (Array { sizes, content }, Events::default(), None)
             }
-            Op::Level(LevelOp::RowMaxAbs) => real(rows(self.arg(0)).map(row_max_abs).collect()),
+            Op::Level(LevelOp::RowMaxAbs { heads }) => {
+                let each = |row: &'_ [R]| {
+                    row.chunks_exact((row.len() / heads as usize).max(1)).map(row_max_abs).collect::<Vec<R>>()
+                };
+                real(rows(self.arg(0)).flat_map(each).collect())
+            }
             Op::Level(LevelOp::GatherChannels) => {
                 let channels = self.arg(1).ints();
                 real(rows(self.arg(0)).flat_map(|row| channels.iter().map(|&c| row[c as usize])).collect())
@@ -438,28 +444,35 @@ impl<R: Real> NodeCall<'_, R> {
             Ssa::Ttfs { phases } | Ssa::TopK { phases, .. } => {
                 let most_keys = if let Ssa::TopK { keys, .. } = variant { Some(keys) } else { None };
                 let state = self.extend(kept);
-                let [Content::Int(k), Content::Int(v)] = &state else { unreachable!("checked by infer") };
-                let (q, weights) = (self.decoded(0), phase_weights(phases));
-                let alibi = heads.alibi.then(|| self.arg(4).reals());
-                let delays = Delays { slope: self.arg(3).reals(), alibi, weights: &weights, most_keys };
+                let [Content::Int(k), Content::Int(v), rest @ ..] = state.as_slice() else {
+                    unreachable!("checked by infer")
+                };
+                let (q, weights, first) = (self.decoded(0), phase_weights(phases), heads.first_constant());
+                let alibi = heads.alibi.then(|| self.arg(first + 1).reals());
+                let thresholds = match rest {
+                    [Content::Real(k), Content::Real(v)] => Some([self.arg(3).reals(), k, v]),
+                    _ => None,
+                };
+                let slope = self.arg(first).reals();
+                let delays = Delays { slope, alibi, weights: &weights, most_keys, thresholds };
                 let out = meaning::timed([&q, k, v], delays, code(0), span);
                 real(out, Cached::Rows(state))
             }
             Ssa::Coincidence { squared } => {
                 let state = self.extend(kept);
-                let [Content::Train(k), Content::Int(v)] = &state else { unreachable!("checked by infer") };
+                let [Content::Train(k), Content::Int(v)] = state.as_slice() else { unreachable!("checked by infer") };
                 let out = meaning::coincident([&self.spelled(0), k], v, recency(), squared, span);
                 real(out, Cached::Rows(state))
             }
             Ssa::Lif { output: Output::Mean } => {
                 let state = self.extend(kept);
-                let [Content::Train(k), Content::Int(v)] = &state else { unreachable!("checked by infer") };
+                let [Content::Train(k), Content::Int(v)] = state.as_slice() else { unreachable!("checked by infer") };
                 let out = meaning::coincident([&self.spelled(0), k], v, recency(), false, span);
                 real(out, Cached::Rows(state))
             }
             Ssa::Lif { output: Output::Spikes } => {
                 let state = self.extend(kept);
-                let [Content::Train(k), Content::Train(v)] = &state else { unreachable!("checked by infer") };
+                let [Content::Train(k), Content::Train(v)] = state.as_slice() else { unreachable!("checked by infer") };
                 let q = self.spelled(0);
                 let (parts, mut events) = meaning::emitted([&q, k, v], recency(), self.arg(5).reals(), span);
                 events += spike_events(&parts);
@@ -634,22 +647,24 @@ impl<R: Real> NodeCall<'_, R> {
         sum
     }
 
-    /// The state with this call's keys and values after it: as levels or by timestep, as the operation keeps them.
-    fn extend(&self, kept: Option<&Cached<R>>) -> [Content<R>; 2] {
+    /// The state with this call's keys, values and their thresholds after it: as levels or by timestep, as the operation keeps them.
+    fn extend(&self, kept: Option<&Cached<R>>) -> Vec<Content<R>> {
         let keeps = match self.evaluator.graph.state(self.at) {
-            Some(StateType::Rows { keys, values }) => [keys, values],
+            Some(StateType::Rows { keys, values, thresholds }) => {
+                [(1, keys), (2, values)].into_iter().chain(thresholds.into_iter().flat_map(|ty| [(4, ty), (5, ty)]))
+            }
             Some(StateType::Sums { .. }) | None => unreachable!("asked of what keeps rows"),
         };
-        [1, 2].map(|i| {
+        let extended = |(place, (i, ty)): (usize, (usize, Type))| {
             let new = match &self.arg(i).content {
                 Content::Real(x) => Content::Real(x.clone()),
-                Content::Int(_) | Content::Train(_) => match keeps[i - 1] {
+                Content::Int(_) | Content::Train(_) => match ty {
                     Type::Tensor { .. } => Content::Int(self.decoded(i)),
                     Type::Train { .. } => Content::Train(self.spelled(i)),
                 },
             };
             let Some(Cached::Rows(old)) = kept else { return new };
-            match (old[i - 1].clone(), new) {
+            match (old[place].clone(), new) {
                 (Content::Real(mut old), Content::Real(new)) => {
                     old.extend(new);
                     Content::Real(old)
@@ -664,6 +679,7 @@ impl<R: Real> NodeCall<'_, R> {
                 }
                 (_, new) => new,
             }
-        })
+        };
+        keeps.enumerate().map(extended).collect()
     }
 }

@@ -72,8 +72,9 @@ pub(crate) fn eval<R: Real>(
             Content::Real(pairs.flat_map(|(x, c)| rms_norm_grad(x, c, R::from_f32(eps.get()))).collect())
         }
         TrainingOp::RowMaxAbsGrad => {
-            let rows = args[0].reals().chunks_exact(args[0].sizes[1]).zip(args[1].reals());
-            Content::Real(rows.flat_map(|(x, &c)| row_max_abs_grad(x, c)).collect())
+            let width = args[0].sizes[1] / args[1].sizes[1];
+            let heads = args[0].reals().chunks_exact(width).zip(args[1].reals());
+            Content::Real(heads.flat_map(|(x, &c)| row_max_abs_grad(x, c)).collect())
         }
         TrainingOp::GatherChannelsGrad { width } => {
             let k = args[0].sizes[1];

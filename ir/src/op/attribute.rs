@@ -85,12 +85,20 @@ pub struct Heads {
     /// Whether a score falls with the distance between query and key, evenly, in each head by its own number (ALiBi: Press et
     /// al. 2022). The numbers, `f32[query]`, are the last operand.
     pub alibi: bool,
+    /// Whether each token has thresholds of its own, head by head, at q, k and v: spiking attention by time to first spike
+    /// takes them as `f32[tokens, query]` and, for k and for v, `f32[tokens, kv]`, behind v.
+    pub thresholds: bool,
 }
 
 impl Heads {
-    /// As many heads of keys as of queries, no window, no ALiBi.
+    /// As many heads of keys as of queries, no window, no ALiBi, no thresholds of tokens.
     pub fn equal(heads: u32) -> Self {
-        Self { query: heads, kv: heads, window: None, alibi: false }
+        Self { query: heads, kv: heads, window: None, alibi: false, thresholds: false }
+    }
+
+    /// Where an attention's constants begin: behind q, k and v, and their tokens' thresholds if there are any.
+    pub fn first_constant(self) -> usize {
+        if self.thresholds { 6 } else { 3 }
     }
 
     /// Query heads that share a head of keys.
@@ -132,14 +140,15 @@ impl Heads {
 }
 
 impl fmt::Display for Heads {
-    /// `heads=9,kv_heads=3,window=8,alibi`; all but the first only where they say something.
+    /// `heads=9,kv_heads=3,window=8,alibi,thresholds`; all but the first only where they say something.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "heads={}", self.query)?;
         if self.kv != self.query {
             write!(f, ",kv_heads={}", self.kv)?;
         }
         self.window.map_or(Ok(()), |window| write!(f, ",window={window}"))?;
-        f.write_str(if self.alibi { ",alibi" } else { "" })
+        f.write_str(if self.alibi { ",alibi" } else { "" })?;
+        f.write_str(if self.thresholds { ",thresholds" } else { "" })
     }
 }
 

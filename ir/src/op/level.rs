@@ -38,8 +38,12 @@ pub enum LevelOp {
     /// `(x [tokens, m], gain f32[m], offset f32[m]) -> f32[tokens, m]`: sums or levels as reals, reals in other units, a norm's
     /// gain and bias.
     ScaleShift,
-    /// `f32[tokens, d] -> f32[tokens, 1]`: the largest magnitude of a row, 1 where all are 0: a per-token threshold.
-    RowMaxAbs,
+    /// `f32[tokens, heads * w] -> f32[tokens, heads]`: the largest magnitude of each head of a row, 1 where all are 0: per-token
+    /// thresholds.
+    RowMaxAbs {
+        /// Heads side by side in a row, each with a threshold; 1: a threshold for the whole row.
+        heads: u32,
+    },
     /// `(x f32[tokens, d], channels i32[k]) -> f32[tokens, k]`: some channels of every row.
     GatherChannels,
     /// `(x f32[tokens, heads * w], map f32[heads, w, m]) -> f32[tokens, heads * m]`: a dense map of its own for every head.
@@ -61,11 +65,13 @@ impl LevelOp {
             LevelOp::GatedQuant { .. } => OpInfo::new("gated_quant", 6, Q).parameters(2).neuron(),
             LevelOp::MatMulInt => OpInfo::new("matmul_int", 2, Q).parameters(1),
             LevelOp::ScaleShift => OpInfo::new("scale_shift", 3, ITQS).parameters(1),
-            LevelOp::RowMaxAbs => OpInfo::new("row_max_abs", 1, QS_TRAINING),
+            LevelOp::RowMaxAbs { .. } => OpInfo::new("row_max_abs", 1, QS_TRAINING),
             LevelOp::GatherChannels => OpInfo::new("gather_channels", 2, QS_TRAINING).parameters(1),
             LevelOp::HeadLinear => OpInfo::new("head_linear", 2, QS).parameters(1),
             LevelOp::Ssa { heads, variant } => {
-                OpInfo::new("ssa", variant.arity() + usize::from(heads.alibi), QS).parameters(3).state()
+                let first = heads.first_constant();
+                let arity = first + variant.constants() + usize::from(heads.alibi);
+                OpInfo::new("ssa", arity, QS).parameters(first).state()
             }
         }
     }
@@ -75,11 +81,9 @@ impl LevelOp {
             LevelOp::Quant { code, steps, curve } => spelling::write_neuron(f, code.name(), *steps, *curve),
             LevelOp::GatedQuant { code, steps, curve } => spelling::write_gated(f, *code, *steps, *curve),
             LevelOp::Ssa { heads, variant } => write!(f, "[{},{heads}{}]", variant.name(), variant.attributes()),
-            LevelOp::MatMulInt
-            | LevelOp::ScaleShift
-            | LevelOp::RowMaxAbs
-            | LevelOp::GatherChannels
-            | LevelOp::HeadLinear => Ok(()),
+            LevelOp::RowMaxAbs { heads: 1 } => Ok(()),
+            LevelOp::RowMaxAbs { heads } => write!(f, "[heads={heads}]"),
+            LevelOp::MatMulInt | LevelOp::ScaleShift | LevelOp::GatherChannels | LevelOp::HeadLinear => Ok(()),
         }
     }
 
@@ -87,7 +91,8 @@ impl LevelOp {
         Ok(Some(match (name, attributes) {
             ("matmul_int", []) => LevelOp::MatMulInt,
             ("scale_shift", []) => LevelOp::ScaleShift,
-            ("row_max_abs", []) => LevelOp::RowMaxAbs,
+            ("row_max_abs", []) => LevelOp::RowMaxAbs { heads: 1 },
+            ("row_max_abs", &[heads]) => LevelOp::RowMaxAbs { heads: number(keyed(heads, "heads")?)? },
             ("gather_channels", []) => LevelOp::GatherChannels,
             ("head_linear", []) => LevelOp::HeadLinear,
             ("quant", neuron) if !neuron.is_empty() => {
@@ -132,9 +137,12 @@ impl LevelOp {
                 }
                 other => Err(format!("sums, levels or reals, [tokens,width], were expected, here is {other}")),
             },
-            LevelOp::RowMaxAbs => {
-                row_width(f32_shape(args, 0)?)?;
-                Ok(f32_of(Shape::rows(1)))
+            LevelOp::RowMaxAbs { heads } => {
+                let (d, heads) = (row_width(f32_shape(args, 0)?)?, heads as usize);
+                if heads == 0 || !d.is_multiple_of(heads) {
+                    return Err(format!("{heads} heads do not divide a width of {d}"));
+                }
+                Ok(f32_of(Shape::rows(heads)))
             }
             LevelOp::GatherChannels => {
                 row_width(f32_shape(args, 0)?)?;
@@ -201,6 +209,17 @@ fn ssa(heads: Heads, variant: Ssa, args: &[Type]) -> Result<Type, String> {
     if heads.window.is_some() && variant.has_features() {
         return Err(format!("`{}` attention has no window", variant.name()));
     }
+    if heads.thresholds {
+        if variant.has_features() {
+            return Err(format!("`{}` attention has no thresholds of tokens", variant.name()));
+        }
+        for (i, width) in [(3, query), (4, kv), (5, kv)] {
+            let expected = f32_of(Shape::rows(width));
+            if args[i] != expected {
+                return Err(format!("operand {} should be {expected}, it is {}", i + 1, args[i]));
+            }
+        }
+    }
     if heads.alibi && variant.has_features() {
         return Err(format!("`{}` attention fades by half-lives, not by ALiBi", variant.name()));
     }
@@ -213,9 +232,10 @@ fn ssa(heads: Heads, variant: Ssa, args: &[Type]) -> Result<Type, String> {
             if let Ssa::TopK { keys: 0, .. } = variant {
                 return Err("one key at least should fire".into());
             }
-            per_channel(args, 3, query)?;
+            let first = heads.first_constant();
+            per_channel(args, first, query)?;
             if heads.alibi {
-                per_channel(args, 4, query)?;
+                per_channel(args, first + 1, query)?;
             }
         }
         Ssa::Coincidence { .. } | Ssa::Linear { .. } | Ssa::Lif { .. } => {

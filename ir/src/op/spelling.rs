@@ -38,6 +38,9 @@ pub(crate) fn heads<'a, 'b>(attributes: &'b [&'a str]) -> Result<(Heads, &'b [&'
     if let Some((&"alibi", more)) = rest.split_first() {
         (heads.alibi, rest) = (true, more);
     }
+    if let Some((&"thresholds", more)) = rest.split_first() {
+        (heads.thresholds, rest) = (true, more);
+    }
     Ok((heads, rest))
 }
 

@@ -72,7 +72,7 @@ pub enum TrainingOp {
         /// Equal groups of channels, each of which is normalised on its own.
         heads: u32,
     },
-    /// `(x, c f32[tokens,1])`: the gradient by `x` of `row_max_abs`: it goes to the first of a row's largest magnitudes.
+    /// `(x, c f32[tokens,heads])`: the gradient by `x` of `row_max_abs`: it goes to the first of a head's largest magnitudes.
     RowMaxAbsGrad,
     /// `(c f32[tokens,k], channels i32[k]) -> f32[tokens,width]`: the gradient of `gather_channels`.
     GatherChannelsGrad {
@@ -277,9 +277,9 @@ impl TrainingOp {
                 Ok(args[0])
             }
             TrainingOp::RowMaxAbsGrad => {
-                rows(0)?;
-                if rows(1)? != 1 {
-                    return Err(format!("one number per token was expected, here is {}", args[1]));
+                let (width, heads) = (rows(0)?, rows(1)?);
+                if heads == 0 || !width.is_multiple_of(heads) {
+                    return Err(format!("one number per token, or per head, was expected, here is {}", args[1]));
                 }
                 Ok(args[0])
             }

@@ -9,6 +9,7 @@ use crate::membrane::{Membrane, MembraneLayer};
 use crate::op::Heads;
 use crate::real::Real;
 use crate::types::Code;
+use std::cmp::Ordering;
 use std::ops::Range;
 
 /// Weight of the key that fires in the first phase of time-to-first-spike attention: 2^11.
@@ -112,6 +113,74 @@ pub struct Delays<'a, R> {
     pub weights: &'a [i32],
     /// How many keys may fire, if not all: those of the largest scores, the latest of equal ones.
     pub most_keys: Option<u32>,
+    /// Tokens' thresholds at q, k and v, by token and head, where they have their own.
+    pub thresholds: Option<[&'a [R]; 3]>,
+}
+
+/// A head of a query, and its keys, among the thresholds of tokens.
+#[derive(Clone, Copy)]
+struct HeadThresholds<'a, R> {
+    query: R,
+    /// Of keys and of values, from the first key on, by token and head.
+    keys: &'a [R],
+    values: &'a [R],
+    /// Its head of keys, and how many there are.
+    head: usize,
+    heads: usize,
+}
+
+impl<'a, R: Real> HeadThresholds<'a, R> {
+    /// Those of query head `h` of the call's token `i`.
+    fn new([q, k, v]: [&'a [R]; 3], span: Span, i: usize, h: usize) -> Self {
+        let Heads { query, kv, .. } = span.heads;
+        let from = span.heads.first_key(span.past + i) * kv as usize;
+        let (keys, values) = (&k[from..], &v[from..]);
+        Self { query: q[i * query as usize + h], keys, values, head: h / span.heads.group(), heads: kv as usize }
+    }
+
+    /// A key's score: the product of levels times both tokens' thresholds, less what it loses. What is no number counts as 0.
+    fn score(self, j: usize, product: i64, lost: i64) -> R {
+        let score = R::from_i64(product) * (self.keys[j * self.heads + self.head] * self.query) - R::from_i64(lost);
+        if score.to_f64().is_nan() { R::ZERO } else { score }
+    }
+
+    /// What a key weighs where its value is added: by its value's threshold, of which the largest one among keys that fire
+    /// counts whole. And that largest one.
+    fn weights(self, fired: &[(usize, i64)]) -> (Vec<i64>, R) {
+        let of = |j: usize| self.values[j * self.heads + self.head];
+        let largest = fired.iter().fold(R::ZERO, |most, &(j, _)| if most < of(j) { of(j) } else { most });
+        let share = R::from_i32(1) / largest;
+        let weight = |&(j, weight): &(usize, i64)| {
+            let scaled = R::from_i64(weight) * (of(j) * share) + R::from_f64(0.5);
+            if scaled > R::ZERO { i64::from(scaled.truncate()).min(weight) } else { 0 }
+        };
+        (fired.iter().map(weight).collect(), largest)
+    }
+}
+
+impl<R: Real> Delays<'_, R> {
+    /// How far each key's score is behind the best one, of keys that may fire.
+    fn behind<S: Copy>(
+        &self,
+        scores: &[S],
+        compare: impl Fn(S, S) -> Ordering,
+        distance: impl Fn(S, S) -> R,
+    ) -> Vec<(usize, R)> {
+        let best = scores.iter().copied().fold(scores[0], |a, b| if compare(a, b) == Ordering::Less { b } else { a });
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        if let Some(most) = self.most_keys {
+            order.sort_by(|&a, &b| compare(scores[b], scores[a]).then(b.cmp(&a)));
+            order.truncate(most as usize);
+        }
+        order.into_iter().map(|j| (j, distance(best, scores[j]))).collect()
+    }
+
+    /// What a key weighs that is so far behind the best one; `None` of one that stays silent.
+    fn weight(&self, behind: R, slope: R) -> Option<i64> {
+        let delay = behind * slope + R::from_f64(0.5);
+        let silent = delay >= R::from_i32(self.weights.len() as i32);
+        (!silent).then(|| i64::from(self.weights[delay.truncate() as usize]))
+    }
 }
 
 /// Time-to-first-spike attention on levels. The sooner a key's neuron fires after the best one, the more its value weighs: phase
@@ -132,26 +201,37 @@ pub fn timed<R: Real>([q, k, v]: [&[i32]; 3], delays: Delays<'_, R>, code: Code,
             events.score_additions += spikes(code, q) * keys as u64;
             events.score_pairs += (q.iter().filter(|&&q| q != 0).count() * keys) as u64;
             let lost = |j: usize| delays.alibi.map_or(0, |alibi| fall(alibi[h], at - j));
-            let scores: Vec<i64> = (first..=at).map(|j| product(q, &k[j * kv..][head.clone()]) - lost(j)).collect();
-            let best = scores.iter().copied().fold(scores[0], i64::max);
-            let mut order: Vec<usize> = (0..keys).collect();
-            if let Some(most) = delays.most_keys {
-                order.sort_by_key(|&j| (std::cmp::Reverse(scores[j]), std::cmp::Reverse(j)));
-                order.truncate(most as usize);
-            }
-            let mut sums = vec![0i64; head.len()];
-            let mut total = 0i64;
-            for j in order {
-                let delay = R::from_i64(best - scores[j]) * slope + R::from_f64(0.5);
-                if delay >= R::from_i32(delays.weights.len() as i32) {
-                    continue;
+            let scored = (first..=at).map(|j| (product(q, &k[j * kv..][head.clone()]), lost(j)));
+            let own = delays.thresholds.map(|thresholds| HeadThresholds::new(thresholds, span, i, h));
+            let behind = match own {
+                None => {
+                    let scores: Vec<i64> = scored.map(|(product, lost)| product - lost).collect();
+                    delays.behind(&scores, |a, b| a.cmp(&b), |best, score| R::from_i64(best - score))
                 }
-                let weight = i64::from(delays.weights[delay.truncate() as usize]);
-                events.value_keys += 1;
-                total += weight;
+                Some(own) => {
+                    let scores: Vec<R> = scored.enumerate().map(|(j, (p, lost))| own.score(j, p, lost)).collect();
+                    // Zeros of both signs are equal.
+                    let compare = |a: R, b: R| (a + R::ZERO).to_f64().total_cmp(&(b + R::ZERO).to_f64());
+                    delays.behind(&scores, compare, |best, score| best - score)
+                }
+            };
+            let fires = |(j, behind)| Some((j, delays.weight(behind, slope)?));
+            let fired: Vec<(usize, i64)> = behind.into_iter().filter_map(fires).collect();
+            let total: i64 = fired.iter().map(|(_, weight)| weight).sum();
+            let (weights, threshold): (Vec<i64>, _) = match own {
+                None => (fired.iter().map(|(_, weight)| *weight).collect(), None),
+                Some(own) => {
+                    let (weights, largest) = own.weights(&fired);
+                    (weights, Some(largest))
+                }
+            };
+            events.value_keys += weights.iter().filter(|weight| **weight > 0).count() as u64;
+            let mut sums = vec![0i64; head.len()];
+            for ((j, _), weight) in fired.iter().zip(weights) {
                 add(&mut sums, weight, &v[(first + j) * kv..][head.clone()]);
             }
-            out.extend(sums.into_iter().map(|sum| R::from_i64(sum) / R::from_i64(total)));
+            let mean = |sum| R::from_i64(sum) / R::from_i64(total);
+            out.extend(sums.into_iter().map(|sum| threshold.map_or(mean(sum), |threshold| mean(sum) * threshold)));
         }
     }
     (out, events)
@@ -320,7 +400,8 @@ mod tests {
         assert_eq!((first_key(63, 4), first_key(64, 4), first_key(68, 4), first_key(9999, 0)), (0, 4, 8, 0));
     }
 
-    const ONE: Span = Span { past: 0, tokens: 3, heads: Heads { query: 1, kv: 1, window: None, alibi: false } };
+    const ONE: Span =
+        Span { past: 0, tokens: 3, heads: Heads { query: 1, kv: 1, window: None, alibi: false, thresholds: false } };
 
     /// Three tokens, two features, one timestep each; v of one channel. Worked by hand.
     #[test]
@@ -360,7 +441,7 @@ mod tests {
     fn of_equal_keys_the_latest_win() {
         let weights = phase_weights(8);
         let ask = |most_keys| {
-            let delays = Delays { slope: &[1.0], alibi: None, weights: &weights, most_keys };
+            let delays = Delays { slope: &[1.0], alibi: None, weights: &weights, most_keys, thresholds: None };
             timed::<f64>([&[1, 1, 1], &[1, 1, 0], &[3, 5, 7]], delays, Code::Binary, ONE).0
         };
         assert_eq!(ask(Some(1)), [3.0, 5.0, 5.0]);
@@ -368,11 +449,34 @@ mod tests {
         assert_eq!(ask(Some(3)), ask(None));
     }
 
+    /// Scores 4, 8, 2 times both thresholds, 2, 0.5 and 1 of keys: 16, 8 and 4 behind nothing, 8 and 12. Values weigh by 0.5, 2 and 1 of 2.
+    #[test]
+    fn thresholds_of_tokens_scale_scores_and_values() {
+        let weights = phase_weights(4);
+        let thresholds: [&[f64]; 3] = [&[1.0, 1.0, 2.0], &[2.0, 0.5, 1.0], &[0.5, 2.0, 1.0]];
+        let alone = Delays { slope: &[1.0], alibi: None, weights: &weights, most_keys: None, thresholds: None };
+        let ask = |most_keys| {
+            let delays = Delays { thresholds: Some(thresholds), most_keys, ..alone };
+            timed([&[1, 1, 1], &[4, 8, 2], &[64, 16, 4]], delays, Code::Binary, ONE).0
+        };
+        let sum = 2048.0 * 0.25 * 64.0 + 512.0 * 16.0 + 256.0 * 0.5 * 4.0;
+        assert_eq!(
+            ask(None),
+            [32.0, (0.25 * 64.0 * 2048.0 + 1024.0 * 16.0) / (2048.0 + 1024.0) * 2.0, sum / 2816.0 * 2.0]
+        );
+        assert_eq!(ask(Some(1))[2], 32.0);
+        let none: [&[f64]; 3] = [&[1.0; 3]; 3];
+        let plain = timed([&[1, 1, 1], &[4, 8, 2], &[64, 16, 4]], alone, Code::Binary, ONE).0;
+        let delays = Delays { thresholds: Some(none), ..alone };
+        assert_eq!(timed([&[1, 1, 1], &[4, 8, 2], &[64, 16, 4]], delays, Code::Binary, ONE).0, plain);
+    }
+
     /// Eight phases halve a weight. Scores 0, 8, 8 less 16, 8, 0 at the last query: phases 24, 8, 0.
     #[test]
     fn distance_delays_a_spike() {
         let weights = phase_weights(8);
-        let delays = Delays { slope: &[1.0], alibi: Some(&[8.0]), weights: &weights, most_keys: None };
+        let delays =
+            Delays { slope: &[1.0], alibi: Some(&[8.0]), weights: &weights, most_keys: None, thresholds: None };
         let (out, _) = timed::<f64>([&[1, 1, 1], &[0, 8, 8], &[64, 16, 4]], delays, Code::Binary, ONE);
         assert_eq!(out[2], (64.0 / 8.0 + 16.0 / 2.0 + 4.0) / (1.0 / 8.0 + 1.0 / 2.0 + 1.0));
         assert_eq!((fall(0.5f32, 0), fall(0.5f32, 3), fall(0.4f32, 3)), (0, 2, 1));

@@ -17,10 +17,11 @@
 
 pub mod meaning;
 
+use crate::op::Heads;
 use crate::types::{Carrier, Code, Dim, Elem, Shape, Type};
 use std::fmt;
 
-/// How spiking attention weighs keys. Operands after `(q, k, v)`, all constants:
+/// How spiking attention weighs keys. Operands after `(q, k, v)` and the tokens' thresholds, all constants:
 ///
 /// - `Ttfs`, `TopK`: `slope f32[heads]`, phases for a unit of a score; with ALiBi, `alibi f32[heads]`, units that a score loses
 ///   per token between query and key, which delays the key's spike;
@@ -84,6 +85,8 @@ pub enum StateType {
         keys: Type,
         /// Type of the values' rows.
         values: Type,
+        /// Type of the rows of keys' thresholds and of values', where tokens have thresholds of their own.
+        thresholds: Option<Type>,
     },
     /// Sums in 32 bits where these are enough for the context, else in 64, `[heads, features, width + 1]`: `k v^T`, and of k
     /// alone in the last column.
@@ -155,17 +158,18 @@ impl Ssa {
         }
     }
 
-    /// How many operands there are.
-    pub fn arity(self) -> usize {
+    /// How many constants it takes, ALiBi's aside.
+    pub fn constants(self) -> usize {
         match self {
-            Ssa::Ttfs { .. } | Ssa::TopK { .. } => 4,
-            Ssa::Coincidence { .. } | Ssa::Linear { .. } | Ssa::Lif { output: Output::Mean } => 5,
-            Ssa::Lif { output: Output::Spikes } => 6,
+            Ssa::Ttfs { .. } | Ssa::TopK { .. } => 1,
+            Ssa::Coincidence { .. } | Ssa::Linear { .. } | Ssa::Lif { output: Output::Mean } => 2,
+            Ssa::Lif { output: Output::Spikes } => 3,
         }
     }
 
-    /// What is kept of a sequence by `heads` heads of keys, given the types of q, k and v; `narrow`: whether sums are of 32 bits.
-    pub fn state(self, heads: usize, [_, k, v]: [Type; 3], narrow: bool) -> StateType {
+    /// What is kept of a sequence, given the types of q, k and v; `narrow`: whether sums are of 32 bits.
+    pub fn state(self, shape: Heads, [_, k, v]: [Type; 3], narrow: bool) -> StateType {
+        let heads = shape.kv as usize;
         let row = |ty: Type| Shape::new(&[Dim::Context, Dim::Fixed(ty.shape().width().unwrap_or(0) as u32)]);
         let (code, steps) = k.levels().unwrap_or((Code::Unary, 1));
         let levels = |ty: Type| {
@@ -174,11 +178,17 @@ impl Ssa {
         };
         let spikes = |ty: Type| Type::Train { carrier: Carrier::Spike, code, steps, shape: row(ty) };
         match self {
-            Ssa::Ttfs { .. } | Ssa::TopK { .. } => StateType::Rows { keys: levels(k), values: levels(v) },
-            Ssa::Coincidence { .. } | Ssa::Lif { output: Output::Mean } => {
-                StateType::Rows { keys: spikes(k), values: levels(v) }
+            Ssa::Ttfs { .. } | Ssa::TopK { .. } => {
+                let row = Shape::new(&[Dim::Context, Dim::Fixed(shape.kv)]);
+                let thresholds = shape.thresholds.then(|| Type::tensor(Elem::F32, row));
+                StateType::Rows { keys: levels(k), values: levels(v), thresholds }
             }
-            Ssa::Lif { output: Output::Spikes } => StateType::Rows { keys: spikes(k), values: spikes(v) },
+            Ssa::Coincidence { .. } | Ssa::Lif { output: Output::Mean } => {
+                StateType::Rows { keys: spikes(k), values: levels(v), thresholds: None }
+            }
+            Ssa::Lif { output: Output::Spikes } => {
+                StateType::Rows { keys: spikes(k), values: spikes(v), thresholds: None }
+            }
             Ssa::Linear { .. } => {
                 let of = |ty: Type| ty.shape().width().unwrap_or(0) / heads.max(1);
                 StateType::Sums {
@@ -195,7 +205,10 @@ impl Ssa {
 impl fmt::Display for StateType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StateType::Rows { keys, values } => write!(f, "keys {keys}, values {values}"),
+            StateType::Rows { keys, values, thresholds } => {
+                write!(f, "keys {keys}, values {values}")?;
+                thresholds.map_or(Ok(()), |ty| write!(f, ", thresholds of both {ty}"))
+            }
             StateType::Sums { heads, features, width, bits } => {
                 write!(f, "sums of k v^T i{bits}[{heads},{features},{width}], of k i{bits}[{heads},{features}]")
             }

@@ -213,12 +213,31 @@ pub(crate) fn spiking() -> Graph {
 pub(crate) fn thresholds() -> Graph {
     let mut s = Sketch::new(Stage::Quantised);
     let x = s.embedding();
-    let peak = s.add(Op::Level(LevelOp::RowMaxAbs), &[x]);
+    let peak = s.add(Op::Level(LevelOp::RowMaxAbs { heads: 1 }), &[x]);
     let share = s.add(Op::Array(ArrayOp::Binary(Binary::Div)), &[x, peak]);
     let channels = s.i32("channels", &[3]);
     let picked = s.add(Op::Level(LevelOp::GatherChannels), &[share, channels]);
     let y = s.add(Op::Array(ArrayOp::Binary(Binary::Mul)), &[picked, peak]);
-    s.finish(&[("y", y)])
+    let mixed = attention_with_thresholds(&mut s, x);
+    s.finish(&[("y", y), ("mixed", mixed)])
+}
+
+/// Attention whose tokens have thresholds of their own at q, k and v, head by head; with ALiBi, and of the best keys.
+fn attention_with_thresholds(s: &mut Sketch, x: Value) -> Value {
+    let heads = s.add(Op::Level(LevelOp::RowMaxAbs { heads: 2 }), &[x]);
+    let each = s.0.weight("each", Arc::new(Tensor::i32(&[4], vec![0, 0, 1, 1])));
+    let each = s.add(Op::Level(LevelOp::GatherChannels), &[heads, each]);
+    let share = s.add(Op::Array(ArrayOp::Binary(Binary::Div)), &[x, each]);
+    let (gain, offset) = (s.f32("gain", &[4]), s.f32("offset", &[4]));
+    let neurons = Op::Level(LevelOp::Quant { code: Code::Binary, steps: 7, curve: Curve::Identity });
+    let levels = s.add(neurons, &[share, gain, offset]);
+    let (slope, alibi) = (s.f32("slope", &[2]), s.f32("alibi", &[2]));
+    let shape = Heads { thresholds: true, ..Heads::equal(2) };
+    let ssa = |heads, variant| Op::Level(LevelOp::Ssa { heads, variant });
+    let operands = [levels, levels, levels, heads, heads, heads, slope, alibi];
+    let timed = s.add(ssa(shape, Ssa::Ttfs { phases: 8 }), &operands[..7]);
+    let best = s.add(ssa(Heads { alibi: true, ..shape }, Ssa::TopK { phases: 8, keys: 2 }), &operands);
+    s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[timed, best])
 }
 
 /// Time-stepped neurons.
@@ -390,7 +409,7 @@ fn ordinal(op: &Op) -> usize {
         Op::Spike(SpikeOp::Synapse) => 26,
         Op::Spike(SpikeOp::Decode) => 27,
         Op::Spike(SpikeOp::Integrate { .. }) => 28,
-        Op::Level(LevelOp::RowMaxAbs) => 29,
+        Op::Level(LevelOp::RowMaxAbs { .. }) => 29,
         Op::Level(LevelOp::GatherChannels) => 30,
         Op::Level(LevelOp::HeadLinear) => 31,
         Op::Training(_) => 32,

@@ -67,7 +67,7 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
         Op::Array(ArrayOp::Binary(Binary::Add)) => one(residual(seen, form)),
         Op::Array(ArrayOp::Binary(Binary::Mul)) => one(elementwise(seen, &[(MulF32, 1)])),
         Op::Array(ArrayOp::Binary(Binary::Div)) => one(elementwise(seen, &[(DivF32, 1)])),
-        Op::Level(LevelOp::RowMaxAbs) => one(Tally::with(&[(CompareF32, seen.tokens * width(seen.args[0]))])),
+        Op::Level(LevelOp::RowMaxAbs { .. }) => one(Tally::with(&[(CompareF32, seen.tokens * width(seen.args[0]))])),
         Op::Dense(DenseOp::Curve(_)) => one(curve(seen.numbers(), AddF32, MulF32, CompareF32)),
         Op::Dense(DenseOp::Gated(bend)) => {
             let mut tally = elementwise(seen, &[(MulF32, 1)]);
@@ -484,7 +484,7 @@ fn skipping_attention(seen: &Seen<'_>, heads: Heads, sharing: Sharing) -> Vec<(P
 /// Time-to-first-spike attention. Queries' spikes drive additions of keys held as levels; a key inside the window is one
 /// spike, which drives additions of its value's level, weighed by its phase.
 fn timed_attention(seen: &Seen<'_>, heads: Heads, phases: u32, form: Form, sharing: Sharing) -> Vec<(Part, Tally)> {
-    let (tokens, alibi) = (kept_tokens(seen, heads), heads.alibi);
+    let (tokens, alibi, scaled, kv) = (kept_tokens(seen, heads), heads.alibi, heads.thresholds, u64::from(heads.kv));
     let (heads, d, n) = (u64::from(heads.query), width(seen.ty), seen.tokens);
     let [keys, kept] = [width(seen.args[1]), width(seen.args[2])];
     let own = seen.own;
@@ -529,6 +529,14 @@ fn timed_attention(seen: &Seen<'_>, heads: Heads, phases: u32, form: Form, shari
     // A delay by the distance: a constant of the head and the distance.
     softmax.add(AddInt32, if alibi { neurons } else { 0 });
     softmax.moves(Membranes, tokens * heads * WORD, 2 * WORD * neurons);
+    if scaled {
+        // Of each key both thresholds and the product; of one that fires its value's share and its weight; the largest of these; then the
+        // result.
+        softmax.add(MulF32, 2 * neurons + 2 * own.value_keys + n * d);
+        softmax.add(CompareF32, own.value_keys);
+        softmax.add(DivF32, n * heads);
+        softmax.moves(State, 2 * tokens * kv * WORD, 2 * (keys_read(seen, sharing) + n) * kv * WORD);
+    }
 
     let mut values =
         Tally::with(&[(Accumulate, weighed), (PhaseMul, weighed), (Address, weighed), (Message, own.value_keys)]);

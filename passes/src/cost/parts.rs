@@ -108,7 +108,7 @@ fn is_gain_of_norm(graph: &Graph, node: &Node) -> bool {
 /// Which values a token's threshold is the peak of: its neurons' gains are in them.
 fn token_thresholds(graph: &Graph) -> Vec<bool> {
     let mut found = vec![false; graph.nodes.len()];
-    for node in graph.nodes.iter().filter(|node| node.op == Op::Level(LevelOp::RowMaxAbs)) {
+    for node in graph.nodes.iter().filter(|node| matches!(node.op, Op::Level(LevelOp::RowMaxAbs { .. }))) {
         found[node.args[0].index()] = true;
     }
     found

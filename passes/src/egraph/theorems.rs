@@ -100,7 +100,7 @@ const OPERANDS: &[&[DrawnOperand]] = {
         &[Constant(&[4]), Constant(&[6]), Constant(&[2]), Constant(&[1])],
         &[Constant(&[4, 4]), Constant(&[4, 6]), Constant(&[6, 4]), Constant(&[1, 4]), Turned(4, 6), Turned(6, 4), Turned(4, 4)],
         &[Bytes(4, 6), Bytes(6, 4), Ints(1), Ints(2), Tokens],
-        &[Rows(4), Rows(6), Rows(1)],
+        &[Rows(4), Rows(6), Rows(1), Rows(2)],
         &[Heads(2, 2), Heads(1, 4), Heads(2, 3), HeadsLater(2, 2), Batch(4), Batch(1)],
         &[Scores, HeadScores(2), HeadScores(1)],
         &[Gate(0), Gate(1), Gate(2), Gate(3), Gate(4)],
@@ -117,6 +117,7 @@ const ALL_ROWS: &[usize] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
 fn usual_rows(head: &str, place: usize) -> &'static [usize] {
     match (head, place) {
         ("ssa", 0..3) | ("decode" | "synapse", 0) => &[10],
+        ("ssa", 3..6) => &[3, 5, 6],
         ("ssa", _) => &[3, 5],
         ("fire" | "scale_shift", 1..) | ("gated_fire", 2..) | ("linear", 2) => &[3],
         ("synapse", 1) => &[5],
@@ -418,7 +419,7 @@ fn fixed_operations() -> Vec<Op> {
         Op::Dense(DenseOp::Linear(Layout::OutputMajor)),
         Op::Level(LevelOp::MatMulInt),
         Op::Level(LevelOp::ScaleShift),
-        Op::Level(LevelOp::RowMaxAbs),
+        Op::Level(LevelOp::RowMaxAbs { heads: 1 }),
         Op::Level(LevelOp::GatherChannels),
         Op::Level(LevelOp::HeadLinear),
         Op::Spike(SpikeOp::Synapse),
@@ -442,6 +443,11 @@ fn fixed_operations() -> Vec<Op> {
         let faded = Heads { alibi: true, ..heads };
         all.push(Op::Dense(DenseOp::Attention { heads: faded, scale: Scalar::new(0.5) }));
         all.push(Op::Level(LevelOp::Ssa { heads: faded, variant: Ssa::Ttfs { phases: 8 } }));
+        let own = Heads { thresholds: true, ..heads };
+        all.push(Op::Level(LevelOp::Ssa { heads: own, variant: Ssa::Ttfs { phases: 8 } }));
+        let both = Heads { alibi: true, ..own };
+        all.push(Op::Level(LevelOp::Ssa { heads: both, variant: Ssa::TopK { phases: 8, keys: 2 } }));
+        all.push(Op::Level(LevelOp::RowMaxAbs { heads: 2 * heads.query }));
         let kinds = [
             Ssa::Ttfs { phases: 8 },
             Ssa::TopK { phases: 8, keys: 2 },

@@ -271,9 +271,14 @@ fn reductions() {
     check("hadamard", s, loss);
     let mut s = LossSketch::new();
     let x = s.rows(5, 1.0);
-    let y = s.add(Op::Level(LevelOp::RowMaxAbs), &[x]);
+    let y = s.add(Op::Level(LevelOp::RowMaxAbs { heads: 1 }), &[x]);
     let loss = s.weigh(y);
     check("peak", s, loss);
+    let mut s = LossSketch::new();
+    let x = s.rows(6, 1.0);
+    let y = s.add(Op::Level(LevelOp::RowMaxAbs { heads: 2 }), &[x]);
+    let loss = s.weigh(y);
+    check("peaks of heads", s, loss);
 }
 
 #[test]

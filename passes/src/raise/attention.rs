@@ -174,7 +174,7 @@ pub(super) fn grouped_attention(m: &Match<'_>) -> Option<Expr> {
         && of("b", &[kv_heads, one, width, Dim::Tokens])
         && of("e", &[kv_heads, one, Dim::Tokens, width])
         && of("m", &[Dim::Fixed(query), Dim::Tokens, width]);
-    let heads = Heads { query, kv, window: window(m, "c")?, alibi: m.has("alibi") };
+    let heads = Heads { kv, window: window(m, "c")?, alibi: m.has("alibi"), ..Heads::equal(query) };
     let fits = turned && in_groups && m.ty("k") == m.ty("v") && m.root_ty() == m.ty("q");
     (fits && masked(m, "n")).then(|| attended(m, heads)).flatten()
 }

@@ -2,10 +2,11 @@
 
 use super::{Neurons, ParameterKind, Relaxing};
 use snnc_ir::membrane::Membrane;
-use snnc_ir::op::{ArrayOp, DenseOp, Heads, LEVEL_MAX, LeafOp, Scalar, TrainingOp};
+use snnc_ir::op::{ArrayOp, DenseOp, Heads, LEVEL_MAX, LeafOp, LevelOp, Scalar, TrainingOp};
 use snnc_ir::ssa::meaning::FIRST_SPIKE_WEIGHT;
 use snnc_ir::ssa::{Output, Ssa};
-use snnc_ir::{Binary, Curve, Diagnostic, Dim, Op, Shape, Unary, Value, Weight};
+use snnc_ir::{Binary, Curve, Diagnostic, Dim, Op, Shape, Tensor, Unary, Value, Weight};
+use std::sync::Arc;
 
 /// What masks a score; finite, since values are.
 const MASKED: f32 = -1e9;
@@ -169,6 +170,16 @@ impl Relaxing {
             return Err(Diagnostic::new(&self.origin, "attention on what no LIF neurons emit"));
         }
         self.membranes(&inputs, Membrane::LIF, Curve::Identity, &[])
+    }
+
+    /// Levels in their tokens' thresholds, head by head.
+    pub(super) fn in_thresholds(&mut self, levels: Value, thresholds: Value) -> Result<Value, Diagnostic> {
+        let [width, heads] = [levels, thresholds].map(|x| self.builder.ty(x).shape().width().unwrap_or(0));
+        let list = (0..width).map(|c| (c * heads / width.max(1)) as i32).collect();
+        let list = Arc::new(Tensor::i32(&[width], list));
+        let list = self.builder.weight(&format!("{heads} heads of {width}"), list);
+        let each = self.add(Op::Level(LevelOp::GatherChannels), &[thresholds, list])?;
+        self.two(Binary::Mul, levels, each)
     }
 
     /// `ssa[ttfs]` as `docs/ir.md` has it, phases and weights rounded, perhaps of the best `keys` alone; the slope trains.

@@ -290,7 +290,7 @@ impl Relaxing {
             | Op::Dense(DenseOp::Curve(_))
             | Op::Dense(DenseOp::Gated(_) | DenseOp::Hadamard(_))
             | Op::Dense(DenseOp::Centre | DenseOp::RmsNorm { .. } | DenseOp::Rotary { .. })
-            | Op::Level(LevelOp::RowMaxAbs) => self.add(node.op, &args)?,
+            | Op::Level(LevelOp::RowMaxAbs { .. }) => self.add(node.op, &args)?,
             Op::Array(ArrayOp::Binary(Binary::Add)) => {
                 let sum = self.add(node.op, &args)?;
                 match walk.additions.iter().find(|addition| addition.after == value) {
@@ -398,7 +398,15 @@ impl Relaxing {
                     if let Some(unit) = unit {
                         walk.units.insert(value, self.of_queries(unit, heads)?);
                     }
-                    self.ssa([q, k], values, variant, heads, known(3)?, weight(4))?
+                    let (first, mut parts) = (heads.first_constant(), [q.plain, k.plain, values]);
+                    if heads.thresholds {
+                        for (part, &own) in parts.iter_mut().zip(&args[3..]) {
+                            *part = self.in_thresholds(*part, own)?;
+                        }
+                    }
+                    let [plain_q, plain_k, values] = parts;
+                    let (q, k) = (Neurons { plain: plain_q, ..q }, Neurons { plain: plain_k, ..k });
+                    self.ssa([q, k], values, variant, heads, known(first)?, weight(first + 1))?
                 }
             }
             Op::Array(_) | Op::Training(_) => {

@@ -11,7 +11,7 @@ use crate::jit::loop_call::LoopCode;
 use crate::jit::neuron_loop::NeuronLoop;
 use crate::jit::pass::{ForwardPass, Operands, run_step};
 use crate::plan::{Plan, Step, ValueBuffer};
-use crate::step::Fault;
+use crate::step::{Fault, MOST_INPUTS};
 use cranelift_jit::JITModule;
 use cranelift_module::FuncId;
 use memmap2::MmapMut;
@@ -128,7 +128,7 @@ fn operands<'a>(frame: &'a Frame, plan: &Plan, step: &Step, first: usize, rows: 
     if !apart(&out, &also) {
         return None;
     }
-    let mut inputs: [&[u8]; 3] = [&[]; 3];
+    let mut inputs: [&[u8]; MOST_INPUTS] = [&[]; MOST_INPUTS];
     for (slice, &input) in inputs.iter_mut().zip(&step.inputs) {
         let input = range(&plan.buffers[input])?;
         if !apart(&input, &out) || !apart(&input, &also) {

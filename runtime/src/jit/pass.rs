@@ -6,7 +6,7 @@ use crate::jit::soon::SoonRead;
 use crate::kv_cache::CachedSequence;
 use crate::meter::MatmulCounts;
 use crate::plan::Plan;
-use crate::step::{AttentionCall, Constants, Fault, KernelCall, Resources};
+use crate::step::{AttentionCall, Constants, Fault, KernelCall, MOST_INPUTS, Resources};
 use snnc_ir::Graph;
 use snnc_ir::events::Events;
 
@@ -36,7 +36,7 @@ pub struct ForwardPass<'a> {
 /// The rows of the arena that a kernel reads and writes.
 #[derive(Debug)]
 pub struct Operands<'a> {
-    pub inputs: [&'a [u8]; 3],
+    pub inputs: [&'a [u8]; MOST_INPUTS],
     pub out: &'a mut [u8],
     /// Of the step's second result, if it has one.
     pub also: &'a mut [u8],
@@ -85,7 +85,7 @@ fn attend(pass: &mut ForwardPass<'_>, i: usize, operands: Operands<'_>) -> Resul
         let rows = span.tokens.len();
         let sequence = &mut pass.sequences[span.sequence];
         let entry = sequence.entries[step.node.index()].as_mut().ok_or(Fault::Misfit)?;
-        let mine = [0, 1, 2].map(|k| inputs[k].split_at(rows * bytes[k]));
+        let mine: [_; MOST_INPUTS] = std::array::from_fn(|k| inputs[k].split_at(rows * bytes[k]));
         let (mine_out, rest) = out.split_at_mut(rows * out_bytes);
         pass.events[i] += step.kind.attend(AttentionCall {
             resources: pass.resources,

@@ -34,6 +34,8 @@ struct TestNet {
     hadamard: Option<HadamardSize>,
     /// Whether scores fall with the distance.
     alibi: bool,
+    /// Whether tokens have thresholds of their own at q, k and v.
+    thresholds: bool,
 }
 
 const NET: TestNet = TestNet {
@@ -55,6 +57,7 @@ const NET: TestNet = TestNet {
     qk_norm: false,
     hadamard: None,
     alibi: false,
+    thresholds: false,
 };
 
 /// Parts that newer networks have.
@@ -200,7 +203,7 @@ impl NetMaker {
         let (q, k) = (self.positioned(q, turns, heads, width)?, self.positioned(k, turns, kv, kv_width)?);
         let mut args = vec![q, k, v];
         args.extend(self.net.alibi.then(|| self.floats(&[heads as usize], 0.0, 0.7)));
-        let heads = Heads { query: heads, kv, window, alibi: self.net.alibi };
+        let heads = Heads { kv, window, alibi: self.net.alibi, ..Heads::equal(heads) };
         let y = self.op(Op::Dense(DenseOp::Attention { heads, scale: Scalar::new(0.5) }), &args)?;
         let y = self.linear(y, width, width, Layout::OutputMajor)?;
         let x = self.op(add, &[x, y])?;
@@ -243,9 +246,16 @@ impl NetMaker {
         }
         let most = (self.net.code.levels(self.net.steps) as f32).powi(2);
         let slope = self.floats(&[heads as usize], 5.0 / most, 60.0 / most);
-        let mut args = vec![qkv[0], qkv[1], qkv[2], slope];
+        let mut args = qkv.to_vec();
+        if self.net.thresholds {
+            for heads in [heads, kv, kv] {
+                args.push(self.op(Op::Level(LevelOp::RowMaxAbs { heads }), &[x])?);
+            }
+        }
+        args.push(slope);
         args.extend(self.net.alibi.then(|| self.floats(&[heads as usize], 0.0, most / 20.0)));
-        let heads = Heads { query: heads, kv, window, alibi: self.net.alibi };
+        let TestNet { alibi, thresholds, .. } = self.net;
+        let heads = Heads { query: heads, kv, window, alibi, thresholds };
         let y = self.op(Op::Level(LevelOp::Ssa { heads, variant: Ssa::Ttfs { phases: 8 } }), &args)?;
         let scale = most.sqrt() / 2.0;
         let y = self.neurons(y, width, scale, Curve::Identity)?;
@@ -378,6 +388,8 @@ fn parts_of_newer_networks_give_the_oracles_bits() {
         TestNet { gated: false, curve: Curve::GeluQuick, pairs: Pairs::Interleaved, steps: 11, ..LLAMA },
         TestNet { turned: 0, alibi: true, ..LLAMA },
         TestNet { turned: 0, alibi: true, window: Some(9), steps: 16, ..LLAMA },
+        TestNet { thresholds: true, ..LLAMA },
+        TestNet { turned: 0, thresholds: true, alibi: true, window: Some(9), steps: 16, ..LLAMA },
     ];
     for net in nets {
         for stage in [Stage::Tensor, Stage::Quantised, Stage::Spiking] {
@@ -430,7 +442,7 @@ fn codes_lengths_curves_and_odd_widths_give_the_oracles_bits() {
 #[test]
 fn how_tokens_are_cut_into_calls_and_chunks_never_shows() {
     let stages = [Stage::Tensor, Stage::Quantised, Stage::Spiking];
-    let newer = TestNet { window: Some(9), alibi: true, ..LLAMA };
+    let newer = TestNet { window: Some(9), alibi: true, thresholds: true, ..LLAMA };
     let turned = TestNet { hidden: 24, hadamard: turned_by(12, 1), ..LLAMA };
     for (stage, net) in stages.into_iter().flat_map(|stage| [(stage, NET), (stage, newer), (stage, turned)]) {
         let net = TestNet { stage, ..net };

@@ -111,6 +111,14 @@ pub(super) fn row_max_abs(x: &[f32], d: usize, y: &mut [f32]) -> bool {
 #[inline(always)]
 pub(super) fn scale_rows(x: &[f32], by: &[f32], d: usize, divide: bool, y: &mut [f32]) {
     assert!(x.len() == y.len() && x.len() == d * by.len(), "a number for each row");
+    if d == 1 {
+        let all = x.iter().zip(by).zip(y);
+        return if divide {
+            all.for_each(|((x, by), y)| *y = x / by);
+        } else {
+            all.for_each(|((x, by), y)| *y = x * by);
+        };
+    }
     for ((x, &by), y) in x.chunks_exact(d).zip(by).zip(y.chunks_exact_mut(d)) {
         if divide {
             each(x, y, |x| x / by);

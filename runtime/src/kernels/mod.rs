@@ -56,7 +56,7 @@ use snnc_ir::Curve;
 use snnc_ir::hadamard::HadamardMatrix;
 use snnc_ir::op::Pairs;
 use snnc_ir::types::Code;
-pub(crate) use ssa::{Scratch, SsaCount, SsaShape};
+pub(crate) use ssa::{Scratch, SsaCount, SsaShape, TokenThresholds};
 use std::ops::Range;
 pub(crate) use synapse::PanelOf;
 pub(crate) use training::{Axis, Map, StridedMatrix, Zip, multiply};

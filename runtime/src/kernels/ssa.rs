@@ -17,7 +17,7 @@ use super::neuron::{count, spell_one};
 use super::pairs::{ChannelPair, PAIR, PHASES, PhaseTable};
 use super::panel::OUTPUTS;
 use super::ssa_bytes::{self, ByteScratch};
-use super::ssa_head::SsaHead;
+use super::ssa_head::{KeyThresholds, RowTotal, SsaHead};
 use super::vectors::interface::{PanelSums, Vectors};
 use snnc_ir::op::Heads;
 use snnc_ir::ssa::meaning::fall;
@@ -44,6 +44,29 @@ pub struct SsaShape<'a> {
     pub keys: Option<usize>,
     /// Weights that are read soon: few queries prefetch them, because they wait for little memory themselves.
     pub soon: &'a [i8],
+    /// Where tokens have thresholds of their own.
+    pub thresholds: Option<TokenThresholds<'a>>,
+}
+
+/// Thresholds of tokens, row by row: one for each query head, and one for each head of keys.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenThresholds<'a> {
+    /// Of the queries.
+    pub queries: &'a [f32],
+    /// Of all keys.
+    pub keys: &'a [f32],
+    /// Of all values.
+    pub values: &'a [f32],
+}
+
+impl TokenThresholds<'_> {
+    /// Of head `h` of query `i`, which stands at position `at`, and of the keys and values that it meets.
+    pub(super) fn of_head(self, heads: Heads, i: usize, h: usize, at: usize) -> (f32, [Vec<f32>; 2]) {
+        let (kv, shared) = (heads.kv as usize, h / heads.group());
+        let rows = heads.first_key(at) * kv..(at + 1) * kv;
+        let of = |all: &[f32]| all[rows.clone()].iter().skip(shared).step_by(kv).copied().collect();
+        (self.queries[i * heads.query as usize + h], [of(self.keys), of(self.values)])
+    }
 }
 
 impl SsaShape<'_> {
@@ -83,6 +106,8 @@ pub struct Scratch {
     keys: Vec<ChannelPair>,
     values: Vec<ChannelPair>,
     bytes: ByteScratch,
+    /// Thresholds of keys and of values, of one head.
+    thresholds: [Vec<f32>; 2],
 }
 
 const ZERO: ChannelPair = ChannelPair([0; PAIR * OUTPUTS]);
@@ -121,6 +146,16 @@ pub(super) fn heads<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
     // What the first query does not see, none does.
     let seen = shape.heads.first_key(past);
     let (late, table) = table(shape.weights);
+    let mut thresholds = std::mem::take(&mut scratch.thresholds);
+    if let Some(all) = shape.thresholds {
+        assert!(all.queries.len() == queries * shape.slope.len(), "a threshold for each query and head");
+        for (column, rows) in thresholds.iter_mut().zip([all.keys, all.values]) {
+            assert!(rows.len() == keys * shape.heads.kv as usize, "a threshold for each key and head");
+            let head = rows.iter().skip(seen * shape.heads.kv as usize + heads.start / group);
+            column.clear();
+            column.extend(head.step_by(shape.heads.kv as usize));
+        }
+    }
     let of_head = |h: usize| SsaHead {
         d,
         kd,
@@ -130,6 +165,12 @@ pub(super) fn heads<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
         out: [(h - heads.start) * width, heads.len() * width],
         slope: shape.slope[h],
         falls: &[],
+        thresholds: shape.thresholds.map(|all| KeyThresholds {
+            queries: &all.queries[h..],
+            heads: shape.slope.len(),
+            keys: &thresholds[0],
+            values: &thresholds[1],
+        }),
         late,
         table: &table,
         past: past - seen,
@@ -169,6 +210,7 @@ pub(super) fn heads<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
             few(vectors, q, k, v, shape, &head, scratch, out)
         };
     }
+    scratch.thresholds = thresholds;
     tally
 }
 
@@ -224,7 +266,7 @@ fn few<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
         for value in v[from..].chunks(kd).take(PREFETCHED.min(keys)) {
             vectors.prefetch(value.as_ptr().cast());
         }
-        let total = head.fire(vectors, &mut scratch.scores, &mut scratch.weights);
+        let total = head.fire(vectors, i, &mut scratch.scores, &mut scratch.weights);
         scratch.fired.resize(keys, (0, 0));
         let mut fired = 0;
         for (j, &weight) in scratch.weights.iter().enumerate() {
@@ -237,7 +279,7 @@ fn few<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
         scratch.sums.fill(0);
         vectors.weigh(&scratch.fired[..fired], &v[from..], kd, &mut scratch.sums);
         let out = &mut out[head.results(i)];
-        out.iter_mut().zip(&scratch.sums).for_each(|(out, &sum)| *out = sum as f32 / total as f32);
+        out.iter_mut().zip(&scratch.sums).for_each(|(out, &sum)| *out = total.mean(sum));
         awake += fired as u64;
     }
     awake
@@ -266,7 +308,7 @@ fn many<Q: StoredLevel>(
     scores.resize(QUERIES * stride, 0);
     weights.resize(QUERIES * stride, 0);
     let mut awake = 0;
-    let mut totals = [0; QUERIES];
+    let mut totals = [RowTotal::default(); QUERIES];
     for (group, q) in q.chunks(QUERIES * d).enumerate() {
         let (first, queries) = (group * QUERIES, q.len() / d);
         // All keys that a query of the group meets, from the first key of a pair on.
@@ -279,7 +321,7 @@ fn many<Q: StoredLevel>(
             row[met.start..own.start].fill(0);
             row[own.end..].fill(0);
             let weights = &mut row[own.clone()];
-            totals[i] = head.fire(vectors, &mut scores[i * stride..][own], weights);
+            totals[i] = head.fire(vectors, first + i, &mut scores[i * stride..][own], weights);
             awake += weights.iter().map(|&w| u64::from(w > 0)).sum::<u64>();
         }
         weigh_values(vectors, weights, &totals[..queries], &met, values, stride, head, first, out);
@@ -406,7 +448,7 @@ fn score_tile<const T: usize>(
 fn weigh_values(
     vectors: impl Vectors,
     weights: &[i16],
-    totals: &[i32],
+    totals: &[RowTotal],
     met: &Range<usize>,
     values: &[ChannelPair],
     stride: usize,
@@ -424,7 +466,7 @@ fn weigh_values(
 fn weigh_tile<const T: usize>(
     vectors: impl Vectors,
     weights: &[i16],
-    totals: &[i32],
+    totals: &[RowTotal],
     met: &Range<usize>,
     values: &[ChannelPair],
     stride: usize,
@@ -443,7 +485,7 @@ fn weigh_tile<const T: usize>(
         let columns = p * OUTPUTS..head.width.min((p + 1) * OUTPUTS);
         for (t, sums) in sums.iter().enumerate() {
             let out = &mut out[head.results(first + t)][columns.clone()];
-            out.iter_mut().zip(sums).for_each(|(out, &sum)| *out = sum as f32 / totals[t] as f32);
+            out.iter_mut().zip(sums).for_each(|(out, &sum)| *out = totals[t].mean(sum));
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::event_list::HALVES;
 use super::panel::{OUTPUTS, Panels};
-use super::ssa_head::SsaHead;
+use super::ssa_head::{RowTotal, SsaHead};
 use super::vectors::interface::Vectors;
 use std::ops::Range;
 
@@ -71,7 +71,7 @@ pub(super) fn many(
     for (group, q) in q.chunks(QUERIES * head.d).enumerate() {
         let first = group * QUERIES;
         let met = met(head, first..first + q.len() / head.d);
-        let mut totals = [0; QUERIES];
+        let mut totals = [RowTotal::default(); QUERIES];
         score(vectors, q, head, &met, scratch);
         awake += fire(vectors, q.len() / head.d, first, head, &met, scratch, &mut totals);
         weigh(vectors, &totals[..q.len() / head.d], first, head, &met, scratch, out);
@@ -110,7 +110,7 @@ fn fire(
     head: &SsaHead<'_>,
     met: &Range<usize>,
     scratch: &mut ByteScratch,
-    totals: &mut [i32; QUERIES],
+    totals: &mut [RowTotal; QUERIES],
 ) -> u64 {
     let ByteScratch { scores, weights, low, high, .. } = scratch;
     let stride = met.len();
@@ -124,7 +124,7 @@ fn fire(
         let own = own.start - met.start..own.end - met.start;
         weights.clear();
         weights.resize(stride, 0);
-        *total = head.fire(vectors, &mut scores[i * stride..][own.clone()], &mut weights[own.clone()]);
+        *total = head.fire(vectors, first + i, &mut scores[i * stride..][own.clone()], &mut weights[own.clone()]);
         awake += weights[own].iter().map(|&w| u64::from(w > 0)).sum::<u64>();
         let [low, high] =
             [&mut *low, &mut *high].map(|bytes| bytes[i * stride..][..stride].as_chunks_mut::<HALVES>().0);
@@ -139,7 +139,7 @@ fn fire(
 #[inline(always)]
 fn weigh(
     vectors: impl Vectors,
-    totals: &[i32],
+    totals: &[RowTotal],
     first: usize,
     head: &SsaHead<'_>,
     met: &Range<usize>,
@@ -160,7 +160,7 @@ fn weigh(
         for (i, ((low, high), &total)) in rows.zip(totals).enumerate() {
             let out = &mut out[head.results(first + i)][columns.clone()];
             for (out, (&low, &high)) in out.iter_mut().zip(low.iter().zip(high)) {
-                *out = high.wrapping_mul(256).wrapping_add(low) as f32 / total as f32;
+                *out = total.mean(high.wrapping_mul(256).wrapping_add(low));
             }
         }
     }

@@ -4,8 +4,10 @@ use super::neuron::spell_one;
 use super::*;
 use proptest::prelude::*;
 use snnc_ir::Tensor;
+use snnc_ir::events::Events;
 use snnc_ir::hadamard::{HadamardMatrix, HadamardSize};
 use snnc_ir::op::Heads;
+use snnc_ir::ssa::meaning::{Delays, Span, phase_weights, timed};
 
 fn panels(w: &[i8], k: usize, m: usize) -> Tensor {
     Tensor::i8(&[k, m], w.to_vec()).to_panels().expect("a matrix")
@@ -263,12 +265,14 @@ fn currents(n: usize, k: usize, m: usize, steps: usize, carry: i32, seed: u64) {
     }
 }
 
-/// Heads of queries in groups, and perhaps a window or ALiBi.
+/// Heads of queries in groups, and perhaps a window, ALiBi or thresholds of tokens.
 fn grouped(kv: usize, group: usize, window: usize) -> Heads {
     // Every third one with ALiBi.
     let (kv, window, alibi) =
         (kv as u32, u32::try_from(window).ok().filter(|w| *w > 0), (kv + group + window).is_multiple_of(3));
-    Heads { kv, window, alibi, ..Heads::equal(kv * group as u32) }
+    // Every other one with thresholds.
+    let thresholds = (kv + group as u32) % 2 == 0;
+    Heads { kv, window, alibi, thresholds, ..Heads::equal(kv * group as u32) }
 }
 
 fn attention(n: usize, past: usize, heads: Heads, width: usize, seed: u64) {
@@ -298,50 +302,10 @@ fn attention(n: usize, past: usize, heads: Heads, width: usize, seed: u64) {
     }
 }
 
-fn phase_weights() -> Vec<i32> {
-    (0..96).map(|k| (2048.0 * 2f64.powf(-f64::from(k) / 8.0) + 0.5) as i32).collect()
-}
-
 struct LevelRange {
     code: Code,
     steps: u16,
     most: i32,
-}
-
-/// Results of all heads, row by row, by the definition; and what they count.
-fn ssa_definition(
-    [q, k, v]: [&[i32]; 3],
-    past: usize,
-    heads: Heads,
-    width: usize,
-    [slope, alibi]: [&[f32]; 2],
-    code: Code,
-) -> (Vec<f32>, SsaCount) {
-    let [d, kd] = [heads.query, heads.kv].map(|heads| heads as usize * width);
-    let weights = phase_weights();
-    let mut want = Vec::new();
-    let mut tally = SsaCount::default();
-    for (i, h) in (0..q.len() / d).flat_map(|i| (0..heads.query as usize).map(move |h| (i, h))) {
-        let (head, shared) = (h * width, h / heads.group() * width);
-        let met = heads.first_key(past + i)..=past + i;
-        let score = |j: usize| (0..width).map(|c| q[i * d + head + c] * k[j * kd + shared + c]).sum::<i32>();
-        let lost = |j: usize| alibi.get(h).map_or(0, |alibi| ((past + i - j) as f32 * alibi + 0.5) as i32);
-        let scores: Vec<i32> = met.clone().map(|j| score(j) - lost(j)).collect();
-        let best = scores.iter().copied().max().expect("one key at least");
-        let weight = |s: i32| {
-            let phase = (best - s) as f32 * slope[h] + 0.5;
-            if phase >= weights.len() as f32 { 0 } else { weights[phase as usize] }
-        };
-        let found: Vec<i32> = scores.iter().map(|&s| weight(s)).collect();
-        let sum = |c: usize| met.clone().zip(&found).map(|(j, w)| w * v[j * kd + shared + c]).sum::<i32>();
-        want.extend((0..width).map(|c| sum(c) as f32 / found.iter().sum::<i32>() as f32));
-        let fired: u64 = (0..width).map(|c| spikes(code, q[i * d + head + c])).sum();
-        let active = (0..width).filter(|c| q[i * d + head + c] != 0).count();
-        tally.score_pairs += (active * scores.len()) as u64;
-        tally.score_additions += fired * scores.len() as u64;
-        tally.value_keys += found.iter().filter(|w| **w > 0).count() as u64;
-    }
-    (want, tally)
 }
 
 fn ssa<L: StoredLevel + std::fmt::Debug>(
@@ -360,8 +324,17 @@ fn ssa<L: StoredLevel + std::fmt::Debug>(
     let reach = (levels.most * levels.most) as f32 * (width as f32).sqrt();
     let slope: Vec<f32> = (0..query).map(|h| (40.0 + 90.0 * h as f32) / reach).collect();
     let alibi = if heads.alibi { numbers.many(query, |n| n.f32().abs() * reach / 100.0) } else { Vec::new() };
-    let weights = phase_weights();
-    let (want, tally) = ssa_definition([&q, &k, &v], past, heads, width, [&slope, &alibi], levels.code);
+    let weights = phase_weights(8);
+    let all = [(n, query), (past + n, heads.kv as usize), (past + n, heads.kv as usize)];
+    let thresholds = all.map(|(rows, heads)| numbers.many(rows * heads, |numbers| 0.1 + numbers.f32().abs()));
+    let thresholds = heads.thresholds.then(|| thresholds.each_ref().map(Vec::as_slice));
+    let most_keys = heads.thresholds.then_some(1 + past as u32 / 2 + n as u32);
+    let delays =
+        Delays { slope: &slope, alibi: heads.alibi.then_some(&alibi), weights: &weights, most_keys, thresholds };
+    let span = Span { past, tokens: n, heads };
+    let (want, Events { score_pairs, score_additions, value_keys, .. }) =
+        timed::<f32>([&q, &k, &v], delays, levels.code, span);
+    let tally = SsaCount { score_pairs, score_additions, value_keys };
     let wide = [q, k, v];
     let [q, k, v] = [0, 1, 2].map(|i: usize| wide[i].iter().map(|&x| L::from_i32(x)).collect::<Vec<L>>());
     let (mut scratch, soon) = (Scratch::default(), [1; 1000]);
@@ -374,8 +347,9 @@ fn ssa<L: StoredLevel + std::fmt::Debug>(
             weights: &weights,
             code: levels.code,
             steps,
-            keys: None,
+            keys: most_keys.map(|most| most as usize),
             soon: &soon,
+            thresholds: thresholds.map(|[queries, keys, values]| TokenThresholds { queries, keys, values }),
         };
         let mut out = vec![f32::NAN; n * d];
         assert_eq!(kernels.ssa_long(&wide[0], &wide[1], &wide[2], &shape, &mut out), tally, "{:?} long", kernels.isa());
@@ -404,7 +378,10 @@ fn ssa<L: StoredLevel + std::fmt::Debug>(
 fn attention_of_many_queries_is_exact() {
     let levels = LevelRange { code: Code::Binary, steps: 7, most: 127 };
     for (n, past, window, width) in [(130, 0, 0, 64), (65, 70, 0, 80), (129, 10, 37, 32), (64, 64, 0, 128)] {
-        ssa::<i8>(n, past, grouped(1, 2, window), width, &levels, 5);
+        for thresholds in [false, true] {
+            let heads = Heads { thresholds, ..grouped(1, 2, window) };
+            ssa::<i8>(n, past, heads, width, &levels, 5);
+        }
     }
 }
 

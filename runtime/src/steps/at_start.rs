@@ -21,7 +21,7 @@ impl StepKind for AtStartStep {
     }
 
     fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
-        let KernelCall { resources, constants, inputs: [x, opening, _], out, .. } = call;
+        let KernelCall { resources, constants, inputs: [x, opening, ..], out, .. } = call;
         let (starts, rows) = (constants.i32(0)?, constants.f32(1)?);
         resources.kernels.at_start(numbers(x)?, numbers(opening)?, starts, rows, numbers_mut(out)?);
         Ok(())

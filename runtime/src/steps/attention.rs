@@ -39,7 +39,7 @@ impl StepKind for AttentionStep {
     }
 
     fn attend(&self, call: AttentionCall<'_>) -> Result<Events, Fault> {
-        let AttentionCall { resources, constants, entry, past, rows: [q, k, v], out, .. } = call;
+        let AttentionCall { resources, constants, entry, past, rows: [q, k, v, ..], out, .. } = call;
         let &AttentionStep { heads, scale, width } = self;
         let out = numbers_mut::<f32>(out)?;
         let events = Events { keys: heads.keys(past, out.len() / width), ..Events::default() };

@@ -117,7 +117,7 @@ fn share(p: &Planner<'_>, at: Value) -> Option<Value> {
     let node = p.graph.node(at);
     let (Op::Array(ArrayOp::Binary(Binary::Div)), &[x, peak]) = (node.op, node.args.as_slice()) else { return None };
     let of_peak = p.graph.node(peak);
-    if of_peak.op != Op::Level(LevelOp::RowMaxAbs) || of_peak.args[0] != x || p.users(x) != [peak, at] {
+    if of_peak.op != Op::Level(LevelOp::RowMaxAbs { heads: 1 }) || of_peak.args[0] != x || p.users(x) != [peak, at] {
         return None;
     }
     let is_output = |value: Value| p.graph.outputs.iter().any(|(_, output)| *output == value);

@@ -58,7 +58,7 @@ impl StepKind for GatedStep {
     }
 
     fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
-        let KernelCall { resources, inputs: [gate, up, _], out, .. } = call;
+        let KernelCall { resources, inputs: [gate, up, ..], out, .. } = call;
         resources.kernels.gated_f32(self.curve, numbers(gate)?, numbers(up)?, numbers_mut(out)?);
         Ok(())
     }
@@ -74,7 +74,7 @@ impl StepKind for GatedNeuronStep {
     }
 
     fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
-        let KernelCall { resources, constants, inputs: [gate, up, _], out, events, .. } = call;
+        let KernelCall { resources, constants, inputs: [gate, up, ..], out, events, .. } = call;
         let neuron = GatedParams {
             levels: self.code.levels(self.steps),
             curve: self.curve,

@@ -94,7 +94,7 @@ fn plan_node(p: &mut Planner<'_>, at: Value) -> Result<(), Diagnostic> {
         Op::Array(ArrayOp::Binary(Binary::Add)) => add::plan(p, at),
         Op::Array(ArrayOp::Binary(Binary::Mul)) => scale::plan(p, at, false),
         Op::Array(ArrayOp::Binary(Binary::Div)) => scale::plan(p, at, true),
-        Op::Level(LevelOp::RowMaxAbs) => row_max_abs::plan(p, at),
+        Op::Level(LevelOp::RowMaxAbs { heads }) => row_max_abs::plan(p, at, heads),
         Op::Level(LevelOp::GatherChannels) => gather_channels::plan(p, at),
         Op::Array(_) | Op::Training(_) => Err(p.misfit(at, "no step runs it; programs are raised before they are run")),
     }

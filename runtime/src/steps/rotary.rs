@@ -26,7 +26,7 @@ impl StepKind for RotaryStep {
     }
 
     fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
-        let KernelCall { resources, inputs: [x, turns, _], out, .. } = call;
+        let KernelCall { resources, inputs: [x, turns, ..], out, .. } = call;
         let &RotaryStep { heads, pairs, width } = self;
         resources.kernels.rotary(numbers(x)?, numbers(turns)?, width, heads, pairs, numbers_mut(out)?);
         Ok(())

@@ -1,10 +1,10 @@
-//! The largest magnitude of every row.
+//! The largest magnitude of every row, or of every head of it.
 
 use crate::planner::Planner;
 use crate::step::{Fault, KernelCall, StepKind, check_finite, numbers, numbers_mut};
 use snnc_ir::{Diagnostic, Value};
 
-/// One number per row of `width`.
+/// One number per `width` of a row.
 #[derive(Debug)]
 struct RowMaxAbsStep {
     width: usize,
@@ -12,9 +12,9 @@ struct RowMaxAbsStep {
 
 /// # Errors
 /// The operand is not rows.
-pub fn plan(p: &mut Planner<'_>, at: Value) -> Result<(), Diagnostic> {
+pub fn plan(p: &mut Planner<'_>, at: Value, heads: u32) -> Result<(), Diagnostic> {
     let args = &p.graph.node(at).args;
-    p.step(at, RowMaxAbsStep { width: p.width(args[0])? }, args, &[])
+    p.step(at, RowMaxAbsStep { width: p.width(args[0])? / heads as usize }, args, &[])
 }
 
 impl StepKind for RowMaxAbsStep {

@@ -99,7 +99,7 @@ impl StepKind for ScaleShiftStep {
     }
 
     fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
-        let KernelCall { resources, constants, inputs: [x, residual, _], out, .. } = call;
+        let KernelCall { resources, constants, inputs: [x, residual, ..], out, .. } = call;
         let (gain, offset) = (constants.f32(0)?, constants.f32(1)?);
         let residual = if self.add { Some(numbers::<f32>(residual)?) } else { None };
         let (kernels, width) = (resources.kernels, self.width);

@@ -102,7 +102,7 @@ impl StepKind for ScaledSumsStep {
     }
 
     fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
-        let KernelCall { resources, constants, inputs: [x, by, residual], out, .. } = call;
+        let KernelCall { resources, constants, inputs: [x, by, residual, ..], out, .. } = call;
         let (x, by, width) = (numbers::<i32>(x)?, numbers::<f32>(by)?, self.width);
         let rows = scaled_rows(constants, 0, self.shift)?;
         let residual = if self.residual { Some(numbers::<f32>(residual)?) } else { None };

@@ -1,7 +1,7 @@
 //! Spiking attention by time to first spike: all keys fire, or only the best.
 
 use crate::jit::dispatch;
-use crate::kernels::{Kernels, SsaCount, SsaShape, StoredLevel};
+use crate::kernels::{Kernels, SsaCount, SsaShape, StoredLevel, TokenThresholds};
 use crate::kv_cache::{CacheElement, KeyValueRows};
 use crate::layout::level_bytes;
 use crate::meter::{Executed, MatmulCounts};
@@ -52,8 +52,9 @@ pub fn plan(p: &mut Planner<'_>, at: Value, heads: Heads, phases: u32, keys: Opt
     for &arg in &args[..3] {
         decode_train(p, at, arg)?;
     }
+    let first = heads.first_constant();
     let kind = TtfsStep { heads, weights: phase_weights(phases), keys, code, steps, wide, long, width };
-    p.step(at, kind, &args[..3], &args[3..])
+    p.step(at, kind, &args[..first], &args[first..])
 }
 
 impl StepKind for TtfsStep {
@@ -65,8 +66,8 @@ impl StepKind for TtfsStep {
         true
     }
 
-    fn reads_levels(&self, _: usize) -> bool {
-        true
+    fn reads_levels(&self, i: usize) -> bool {
+        i < 3
     }
 
     fn executed(&self, _: usize, events: &Events, _: &MatmulCounts) -> Executed {
@@ -76,9 +77,17 @@ impl StepKind for TtfsStep {
     }
 
     fn attend(&self, call: AttentionCall<'_>) -> Result<Events, Fault> {
-        let AttentionCall { resources, constants, entry, past, rows, soon, out, .. } = call;
+        let AttentionCall { resources, constants, entry, past, rows: [q, k, v, thresholds @ ..], soon, out, .. } = call;
         let out = numbers_mut::<f32>(out)?;
         let keys = self.heads.keys(past, out.len() / self.width);
+        let cache = entry.rows().ok_or(Fault::Misfit)?;
+        let own = if self.heads.thresholds {
+            let [q, k, v] = thresholds.map(numbers::<f32>);
+            cache.append_thresholds(past, [k?, v?]).ok_or(Fault::Misfit)?;
+            Some(q?)
+        } else {
+            None
+        };
         let shape = SsaShape {
             heads: self.heads,
             width: self.width / self.heads.query as usize,
@@ -89,6 +98,7 @@ impl StepKind for TtfsStep {
             steps: self.steps,
             keys: self.keys.map(|most| most as usize),
             soon,
+            thresholds: own.map(|queries| TokenThresholds { queries, keys: &[], values: &[] }),
         };
         let attend = match self.wide {
             _ if self.long => attend_long,
@@ -101,8 +111,7 @@ impl StepKind for TtfsStep {
             [true, true, false] => attend::<i16, i16, i8>,
             [true, true, true] => attend::<i16, i16, i16>,
         };
-        let cache = entry.rows().ok_or(Fault::Misfit)?;
-        let counts = attend(resources.kernels, resources.pool, cache, past, rows, &shape, out)?;
+        let counts = attend(resources.kernels, resources.pool, cache, past, [q, k, v], &shape, out)?;
         let SsaCount { score_pairs, score_additions, value_keys } = counts;
         Ok(Events { keys, score_pairs, score_additions, value_keys, ..Events::default() })
     }
@@ -123,8 +132,16 @@ where
     K: Pod + StoredLevel + CacheElement + Sync,
     V: Pod + StoredLevel + CacheElement + Sync,
 {
-    let (k, v) = cache.extend::<K, V>(past, numbers(k)?, numbers(v)?).ok_or(Fault::Misfit)?;
-    Ok(dispatch::attend(kernels, pool, numbers::<Q>(q)?, k, v, shape, out))
+    cache.extend::<K, V>(past, numbers(k)?, numbers(v)?).ok_or(Fault::Misfit)?;
+    let (k, v) = cache.view::<K, V>().ok_or(Fault::Misfit)?;
+    Ok(dispatch::attend(kernels, pool, numbers::<Q>(q)?, k, v, &with_kept(shape, cache), out))
+}
+
+/// With the thresholds of all keys and values of the sequence.
+fn with_kept<'a>(shape: &SsaShape<'a>, cache: &'a KeyValueRows) -> SsaShape<'a> {
+    let [keys, values] = &cache.thresholds;
+    let thresholds = shape.thresholds.map(|own| TokenThresholds { keys, values, ..own });
+    SsaShape { thresholds, ..*shape }
 }
 
 /// The same in 64 bits, of levels stored in any way; the lengths of their rows tell which.
@@ -140,5 +157,5 @@ fn attend_long(
     cache.append_levels(past, k, v).ok_or(Fault::Misfit)?;
     let q = levels(q, out.len())?;
     let [keys, values] = [&cache.keys, &cache.values].map(|rows| rows.levels().ok_or(Fault::Misfit));
-    Ok(kernels.ssa_long(&q, &keys?, &values?, shape, out))
+    Ok(kernels.ssa_long(&q, &keys?, &values?, &with_kept(shape, cache), out))
 }

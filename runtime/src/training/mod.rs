@@ -198,8 +198,8 @@ impl TrainingEngine {
             }
             TrainingStepKind::Rotary { heads, pairs } => k.rotary(real(0), real(1), width(0), *heads, *pairs, y),
             TrainingStepKind::Gated(curve) => k.gated_f32(*curve, real(0), real(1), y),
-            TrainingStepKind::RowMaxAbs => all_finite(k.row_max_abs(real(0), width(0), y))?,
-            TrainingStepKind::RowMaxAbsGrad => row_max_abs_grad(real(0), real(1), width(0), y),
+            TrainingStepKind::RowMaxAbs => all_finite(k.row_max_abs(real(0), real(0).len() / y.len().max(1), y))?,
+            TrainingStepKind::RowMaxAbsGrad => row_max_abs_grad(real(0), real(1), y),
             TrainingStepKind::GatherChannels => k.gather_channels(real(0), width(0), self.integers(&step.inputs[1]), y),
             TrainingStepKind::GatherChannelsGrad => {
                 gather_channels_grad(real(0), self.integers(&step.inputs[1]), self.positions.len(), y);
@@ -353,7 +353,8 @@ fn embed_grad(ids: &[i32], c: &[f32], width: usize, y: &mut [f32]) -> Result<(),
 }
 
 /// The largest magnitude's element, the first of equal ones, gets all.
-fn row_max_abs_grad(x: &[f32], c: &[f32], width: usize, y: &mut [f32]) {
+fn row_max_abs_grad(x: &[f32], c: &[f32], y: &mut [f32]) {
+    let width = (x.len() / c.len().max(1)).max(1);
     y.fill(0.0);
     for ((x, y), &c) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(c) {
         let first = (0..width).fold(0, |best, i| if x[best].abs() < x[i].abs() { i } else { best });

@@ -321,7 +321,7 @@ impl<'g> TrainingPlanner<'g> {
             Op::Dense(DenseOp::Gated(curve)) => TrainingStepKind::Gated(curve),
             Op::Dense(DenseOp::Curve(kind)) => TrainingStepKind::Map(Map::Curve(kind)),
             Op::Level(LevelOp::ScaleShift) => TrainingStepKind::ScaleShift,
-            Op::Level(LevelOp::RowMaxAbs) => TrainingStepKind::RowMaxAbs,
+            Op::Level(LevelOp::RowMaxAbs { .. }) => TrainingStepKind::RowMaxAbs,
             Op::Level(LevelOp::GatherChannels) => TrainingStepKind::GatherChannels,
             Op::Training(op) => match op {
                 TrainingOp::ReduceSum(_) => {

@@ -168,7 +168,7 @@ impl Drawing {
                 self.add(ArrayOp::Binary(Binary::Add), &[x, y])
             }
             2 => {
-                let peak = self.add(LevelOp::RowMaxAbs, &[x])?;
+                let peak = self.add(LevelOp::RowMaxAbs { heads: 1 }, &[x])?;
                 let kind = *pick(&mut self.random, &[Binary::Mul, Binary::Div]);
                 self.add(ArrayOp::Binary(kind), &[x, peak])
             }
@@ -267,7 +267,7 @@ impl Drawing {
         let group: u32 = *pick(&mut self.random, &[1, 1, 2, 4]);
         let window = (windows && below(&mut self.random, 3) == 0).then(|| *pick(&mut self.random, &[1, 2, 5, 100]));
         let alibi = windows && below(&mut self.random, 3) == 0;
-        Heads { query, kv: (query / group).max(1), window, alibi }
+        Heads { window, alibi, kv: (query / group).max(1), ..Heads::equal(query) }
     }
 
     /// A row as wide as the keys of these heads, for queries that are as wide as `x`: `x` itself, or a projection of it.
@@ -431,13 +431,20 @@ impl Drawing {
             }
         };
         let features = variant.has_features();
-        let heads = self.heads(!features);
+        let thresholds = !features && below(&mut self.random, 3) == 0;
+        let heads = Heads { thresholds, ..self.heads(!features) };
         let shared = self.for_keys(x, heads)?;
         let q = self.fire(x, code, curve, features)?;
         let k = self.fire(shared, code, curve, features)?;
         let v = self.fire(shared, code, Curve::Identity, false)?;
         let slope = self.positive(&[heads.query as usize]);
-        let mut args = vec![q, k, v, slope];
+        let mut args = vec![q, k, v];
+        if thresholds {
+            for (x, heads) in [(x, heads.query), (shared, heads.kv), (shared, heads.kv)] {
+                args.push(self.add(LevelOp::RowMaxAbs { heads }, &[x])?);
+            }
+        }
+        args.push(slope);
         args.extend(heads.alibi.then(|| self.positive(&[heads.query as usize])));
         if features {
             let halves = (0..heads.kv).map(|_| *pick(&mut self.random, &[0, 1, 2, 64])).collect();

@@ -54,6 +54,11 @@ impl Lowering<'_> {
     /// Spiking attention.
     pub(super) fn ssa(&mut self, at: Value, heads: Heads, variant: Ssa) -> Result<ValueName, Diagnostic> {
         Ok(match variant {
+            Ssa::TopK { .. } if heads.thresholds => {
+                let message =
+                    "the best keys of scores that are no whole numbers cannot be told apart where they are equal";
+                return Err(Diagnostic::new(self.graph.origin(at), message).code(ErrorCode::EXPORT));
+            }
             Ssa::Ttfs { phases } => self.timed(at, heads, phases, None),
             Ssa::TopK { phases, keys } => self.timed(at, heads, phases, Some(keys)),
             Ssa::Coincidence { squared } => self.coincident(at, heads, squared),
@@ -74,10 +79,12 @@ impl Lowering<'_> {
     fn timed(&mut self, at: Value, heads: Heads, phases: u32, most_keys: Option<u32>) -> ValueName {
         let [q, k, v] = self.query_key_value(at, heads);
         let mask = self.causal(heads);
-        let slope = self.per_head(at, 3, heads);
+        let first = heads.first_constant();
+        let slope = self.per_head(at, first, heads);
         let is_exact = self.largest_score(at, heads) < EXACT_MAX;
+        let thresholds = heads.thresholds.then(|| self.thresholds(at, heads));
         let lost = heads.alibi.then(|| {
-            let (alibi, distance) = (self.per_head(at, 4, heads), self.distance());
+            let (alibi, distance) = (self.per_head(at, first + 1, heads), self.distance());
             let b = &mut self.builder;
             let half = b.number(0.5);
             let fall = b.plain("Mul", &[&distance, &alibi]);
@@ -92,6 +99,13 @@ impl Lowering<'_> {
         let widened = |b: &mut OnnxBuilder, x: &str| if is_exact { x.to_string() } else { b.cast(x, wide) };
         let (q, k) = (widened(b, &q), widened(b, &k));
         let mut scores = b.plain("MatMul", &[&q, &k]);
+        if let Some([own, keys, _]) = &thresholds {
+            let both = b.plain("Mul", &[keys, own]);
+            scores = if is_exact { scores } else { b.cast(&scores, FLOAT) };
+            scores = b.plain("Mul", &[&scores, &both]);
+        }
+        let is_exact = is_exact || thresholds.is_some();
+        let widened = |b: &mut OnnxBuilder, x: &str| if is_exact { x.to_string() } else { b.cast(x, wide) };
         if let Some(lost) = lost {
             let lost = widened(b, &lost);
             scores = b.plain("Sub", &[&scores, &lost]);
@@ -128,9 +142,47 @@ impl Lowering<'_> {
         let table = b.f32(&[table.len()], &table);
         let weights = b.gather(&table, &phase, 0);
         let total = self.rounded_sum(&weights, None, f64::from(FIRST_SPIKE_WEIGHT));
+        let (weights, largest) = match &thresholds {
+            Some([.., values]) => {
+                let (weights, largest) = self.in_thresholds(&weights, values);
+                (weights, Some(largest))
+            }
+            None => (weights, None),
+        };
         let sums = self.rounded_sum(&weights, Some(&v), f64::from(FIRST_SPIKE_WEIGHT) * self.most_level(at, 2));
-        let out = self.builder.plain("Div", &[&sums, &total]);
+        let mut out = self.builder.plain("Div", &[&sums, &total]);
+        if let Some(largest) = largest {
+            out = self.builder.plain("Mul", &[&out, &largest]);
+        }
         self.merged(at, &out)
+    }
+
+    /// Tokens' thresholds at q, `[1, kv_heads, group, sequence, 1]`, and at k and v, `[1, kv_heads, 1, 1, sequence]`.
+    fn thresholds(&mut self, at: Value, heads: Heads) -> [ValueName; 3] {
+        let [q, k, v] = [3, 4, 5].map(|i| self.operand(at, i));
+        let b = &mut self.builder;
+        let q = b.reshape(&q, &[0, 0, i64::from(heads.kv), heads.group() as i64, 1]);
+        let q = b.transpose(&q, &[0, 2, 3, 1, 4]);
+        let [k, v] = [k, v].map(|rows| {
+            let rows = b.reshape(&rows, &[0, 0, i64::from(heads.kv), 1, 1]);
+            b.transpose(&rows, &[0, 2, 3, 4, 1])
+        });
+        [q, k, v]
+    }
+
+    /// Weights by their values' thresholds, of which the largest one among keys that fire counts whole; and that one.
+    fn in_thresholds(&mut self, weights: &str, values: &str) -> (ValueName, ValueName) {
+        let b = &mut self.builder;
+        let (zero, one, half) = (b.number(0.0), b.number(1.0), b.number(0.5));
+        let fires = b.plain("Greater", &[weights, &zero]);
+        let fired = b.plain("Where", &[&fires, values, &zero]);
+        let largest = b.reduce("ReduceMax", &fired);
+        let share = b.plain("Div", &[&one, &largest]);
+        let share = b.plain("Mul", &[values, &share]);
+        let scaled = b.plain("Mul", &[weights, &share]);
+        let scaled = b.plain("Add", &[&scaled, &half]);
+        let scaled = b.plain("Floor", &[&scaled]);
+        (b.plain("Min", &[&scaled, weights]), largest)
     }
 
     /// The sum of whole weights over the keys, or that of their products with values, as if it were exact and then rounded to

@@ -246,7 +246,7 @@ impl<'g> Lowering<'g> {
                 let x = self.operand(at, 0);
                 self.affine(at, &x, 1)
             }
-            Op::Level(LevelOp::RowMaxAbs) => self.row_max_abs(at),
+            Op::Level(LevelOp::RowMaxAbs { heads }) => self.row_max_abs(at, heads),
             Op::Level(LevelOp::GatherChannels) => {
                 let (x, channels) = (self.operand(at, 0), self.operand(at, 1));
                 self.builder.gather(&x, &channels, -1)
@@ -518,14 +518,16 @@ impl<'g> Lowering<'g> {
         b.cast(&sum, FLOAT)
     }
 
-    fn row_max_abs(&mut self, at: Value) -> ValueName {
+    fn row_max_abs(&mut self, at: Value, heads: u32) -> ValueName {
         let x = self.operand(at, 0);
         let b = &mut self.builder;
+        let x = if heads == 1 { x } else { b.reshape(&x, &[0, 0, heads.into(), -1]) };
         let magnitudes = b.plain("Abs", &[&x]);
         let most = b.reduce("ReduceMax", &magnitudes);
         let (zero, one) = (b.number(0.0), b.number(1.0));
         let is_silent = b.plain("Equal", &[&most, &zero]);
-        b.plain("Where", &[&is_silent, &one, &most])
+        let most = b.plain("Where", &[&is_silent, &one, &most]);
+        if heads == 1 { most } else { b.reshape(&most, &[0, 0, heads.into()]) }
     }
 
     fn head_linear(&mut self, at: Value) -> ValueName {
