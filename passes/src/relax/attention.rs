@@ -116,7 +116,7 @@ impl Relaxing {
     }
 
     /// Spiking attention by its variant; `v` are values, `first` is its slope or sink, `second` its half-lives or what scores lose with the
-    /// distance.
+    /// distance, `own` are thresholds of tokens at v.
     pub(super) fn ssa(
         &mut self,
         [q, k]: [Neurons; 2],
@@ -125,11 +125,14 @@ impl Relaxing {
         heads: Heads,
         first: &Weight,
         second: Option<&Weight>,
+        own: Option<Value>,
     ) -> Result<Value, Diagnostic> {
         let half_life = || second.ok_or_else(|| Diagnostic::new("", "no half-lives"));
         match variant {
-            Ssa::Ttfs { phases } => self.ttfs([q.plain, k.plain, v], (first, second), heads, phases, None),
-            Ssa::TopK { phases, keys } => self.ttfs([q.plain, k.plain, v], (first, second), heads, phases, Some(keys)),
+            Ssa::Ttfs { phases } => self.ttfs([q.plain, k.plain, v], (first, second), heads, (phases, None), own),
+            Ssa::TopK { phases, keys } => {
+                self.ttfs([q.plain, k.plain, v], (first, second), heads, (phases, Some(keys)), own)
+            }
             Ssa::Coincidence { squared } => {
                 let k = self.trains_of(&k, heads.kv)?;
                 let [q, k] = [self.trains_of(&q, heads.query)?, self.shared(k, heads)?];
@@ -182,14 +185,15 @@ impl Relaxing {
         self.two(Binary::Mul, levels, each)
     }
 
-    /// `ssa[ttfs]` as `docs/ir.md` has it, phases and weights rounded, perhaps of the best `keys` alone; the slope trains.
+    /// `ssa[ttfs]` as `docs/ir.md` has it, phases and weights rounded, perhaps of the best `keys` alone; the slope trains. `own`: tokens'
+    /// thresholds at v.
     fn ttfs(
         &mut self,
         [q, k, v]: [Value; 3],
         (slope, alibi): (&Weight, Option<&Weight>),
         heads: Heads,
-        phases: u32,
-        keys: Option<u32>,
+        (phases, keys): (u32, Option<u32>),
+        own: Option<Value>,
     ) -> Result<Value, Diagnostic> {
         let rounded = TrainingOp::FakeQuant { most: LEVEL_MAX };
         let scores = self.scores(q, k, heads)?;
@@ -211,7 +215,10 @@ impl Relaxing {
             let winners = self.training(TrainingOp::TopKMask { keys }, &[scores])?;
             weight = self.two(Binary::Mul, weight, winners)?;
         }
-        self.mean(weight, v, heads, None)
+        match own {
+            Some(own) => self.mean_in_thresholds(weight, v, own, heads),
+            None => self.mean(weight, v, heads, None),
+        }
     }
 
     /// `[heads, tokens, steps * features]`: all spikes of a layer. A neuron that integrates first fires at timestep `t` where its
@@ -303,17 +310,45 @@ impl Relaxing {
 
     /// Values weighed by `[heads, tokens, tokens]`, divided by the weights' sum plus `more`, `[heads, 1, 1]`.
     fn mean(&mut self, weights: Value, v: Value, heads: Heads, more: Option<Value>) -> Result<Value, Diagnostic> {
+        let mean = self.quotient([weights; 2], v, heads, more)?;
+        self.add(Op::Array(ArrayOp::MergeHeads), &[mean])
+    }
+
+    /// The same of weights in which values are added and of others that are summed, head by head: `[heads, tokens, width]`.
+    fn quotient(
+        &mut self,
+        [added, summed]: [Value; 2],
+        v: Value,
+        heads: Heads,
+        more: Option<Value>,
+    ) -> Result<Value, Diagnostic> {
         let v = self.keys(v, heads)?;
-        let mixed = self.add(Op::Array(ArrayOp::MatMul), &[weights, v])?;
+        let mixed = self.add(Op::Array(ArrayOp::MatMul), &[added, v])?;
         let shape = Shape::new(&[Dim::Fixed(heads.query), Dim::Tokens, Dim::Fixed(1)]);
-        let mut sum = self.training(TrainingOp::ReduceSum(shape), &[weights])?;
+        let mut sum = self.training(TrainingOp::ReduceSum(shape), &[summed])?;
         if let Some(more) = more {
             sum = self.two(Binary::Add, sum, more)?;
             // Sums that are not 0 stay as they are: means of small whole numbers are often at a threshold.
             let (least, most) = (Scalar::new(LEAST), Scalar::new(f32::MAX));
             sum = self.training(TrainingOp::Clamp { least, most }, &[sum])?;
         }
-        let mean = self.two(Binary::Div, mixed, sum)?;
+        self.two(Binary::Div, mixed, sum)
+    }
+
+    /// The mean of values that count in their tokens' thresholds, `[tokens, kv_heads]`: weights are in shares of the largest one
+    /// among keys that fire.
+    fn mean_in_thresholds(&mut self, weights: Value, v: Value, own: Value, heads: Heads) -> Result<Value, Diagnostic> {
+        let own = self.keys(own, heads)?;
+        let own = self.turned(own)?;
+        let (least, most) = (Scalar::new(0.0), Scalar::new(1.0));
+        let fires = self.training(TrainingOp::Clamp { least, most }, &[weights])?;
+        let fired = self.two(Binary::Mul, fires, own)?;
+        let largest = self.training(TrainingOp::RowMax, &[fired])?;
+        let share = self.two(Binary::Div, own, largest)?;
+        let scaled = self.two(Binary::Mul, weights, share)?;
+        let scaled = self.training(TrainingOp::FakeQuant { most: LEVEL_MAX }, &[scaled])?;
+        let mean = self.quotient([scaled, weights], v, heads, None)?;
+        let mean = self.two(Binary::Mul, mean, largest)?;
         self.add(Op::Array(ArrayOp::MergeHeads), &[mean])
     }
 }

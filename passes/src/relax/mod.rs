@@ -398,15 +398,15 @@ impl Relaxing {
                     if let Some(unit) = unit {
                         walk.units.insert(value, self.of_queries(unit, heads)?);
                     }
-                    let (first, mut parts) = (heads.first_constant(), [q.plain, k.plain, values]);
+                    let (first, mut both) = (heads.first_constant(), [q.plain, k.plain]);
+                    let own = heads.thresholds.then(|| args[5]);
                     if heads.thresholds {
-                        for (part, &own) in parts.iter_mut().zip(&args[3..]) {
+                        for (part, &own) in both.iter_mut().zip(&args[3..5]) {
                             *part = self.in_thresholds(*part, own)?;
                         }
                     }
-                    let [plain_q, plain_k, values] = parts;
-                    let (q, k) = (Neurons { plain: plain_q, ..q }, Neurons { plain: plain_k, ..k });
-                    self.ssa([q, k], values, variant, heads, known(first)?, weight(first + 1))?
+                    let (q, k) = (Neurons { plain: both[0], ..q }, Neurons { plain: both[1], ..k });
+                    self.ssa([q, k], values, variant, heads, known(first)?, weight(first + 1), own)?
                 }
             }
             Op::Array(_) | Op::Training(_) => {
