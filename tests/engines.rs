@@ -219,12 +219,12 @@ fn thresholds_and_outliers() {
 }
 
 /// A network in the text form whose every projection reads levels with thresholds of their tokens.
-struct TokenThresholds {
+struct ThresholdNetwork {
     lines: String,
     values: usize,
 }
 
-impl TokenThresholds {
+impl ThresholdNetwork {
     fn add(&mut self, op: &str, ty: &str) -> String {
         let name = format!("%{}", self.values);
         self.lines += &format!("{name} = {op} : {ty}\n");
@@ -348,7 +348,7 @@ fn thresholds_of_tokens_run_in_chains() {
     for (steps, turned, peaks) in
         [(7, true, levels), (7, false, levels), (9, true, levels), (10, false, levels), (16, true, wide)]
     {
-        let text = TokenThresholds::network(steps, turned);
+        let text = ThresholdNetwork::network(steps, turned);
         let read = snnc::opt::read(&text, &[]).unwrap_or_else(|e| panic!("{e}\n{text}"));
         assert_eq!(verify::verify(&read.graph), Ok(()));
         check_graph(&format!("T = {steps}"), &read.graph, 70);

@@ -21,7 +21,9 @@ impl Graph {
                 let [_, k, v] = types();
                 Some(StateType::Rows { keys: row(k), values: row(v), thresholds: None })
             }
-            Op::Level(LevelOp::Ssa { heads, variant }) => Some(variant.state(heads, types(), narrow_sums(self, value))),
+            Op::Level(LevelOp::Ssa { heads, variant }) => {
+                Some(variant.state(heads.kv as usize, heads.thresholds, types(), narrow_sums(self, value)))
+            }
             Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
         }
     }

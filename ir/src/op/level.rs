@@ -192,6 +192,20 @@ fn ssa_variant(name: &str, attributes: &[&str]) -> Result<Ssa, String> {
     })
 }
 
+/// Checks the thresholds of tokens behind v.
+fn thresholds(heads: Heads, variant: Ssa, args: &[Type]) -> Result<(), String> {
+    if variant.has_features() {
+        return Err(format!("`{}` attention has no thresholds of tokens", variant.name()));
+    }
+    for (i, heads) in [(3, heads.query), (4, heads.kv), (5, heads.kv)] {
+        let expected = f32_of(Shape::rows(heads as usize));
+        if args[i] != expected {
+            return Err(format!("operand {} should be {expected}, it is {}", i + 1, args[i]));
+        }
+    }
+    Ok(())
+}
+
 fn ssa(heads: Heads, variant: Ssa, args: &[Type]) -> Result<Type, String> {
     for arg in &args[..3] {
         if arg.levels().is_none() || matches!(arg, Type::Train { .. }) != matches!(args[0], Type::Train { .. }) {
@@ -210,15 +224,7 @@ fn ssa(heads: Heads, variant: Ssa, args: &[Type]) -> Result<Type, String> {
         return Err(format!("`{}` attention has no window", variant.name()));
     }
     if heads.thresholds {
-        if variant.has_features() {
-            return Err(format!("`{}` attention has no thresholds of tokens", variant.name()));
-        }
-        for (i, width) in [(3, query), (4, kv), (5, kv)] {
-            let expected = f32_of(Shape::rows(width));
-            if args[i] != expected {
-                return Err(format!("operand {} should be {expected}, it is {}", i + 1, args[i]));
-            }
-        }
+        thresholds(heads, variant, args)?;
     }
     if heads.alibi && variant.has_features() {
         return Err(format!("`{}` attention fades by half-lives, not by ALiBi", variant.name()));

@@ -17,7 +17,6 @@
 
 pub mod meaning;
 
-use crate::op::Heads;
 use crate::types::{Carrier, Code, Dim, Elem, Shape, Type};
 use std::fmt;
 
@@ -167,9 +166,9 @@ impl Ssa {
         }
     }
 
-    /// What is kept of a sequence, given the types of q, k and v; `narrow`: whether sums are of 32 bits.
-    pub fn state(self, shape: Heads, [_, k, v]: [Type; 3], narrow: bool) -> StateType {
-        let heads = shape.kv as usize;
+    /// What is kept of a sequence by `heads` heads of keys, given the types of q, k and v; `own`: whether tokens have thresholds of
+    /// their own; `narrow`: whether sums are of 32 bits.
+    pub fn state(self, heads: usize, own: bool, [_, k, v]: [Type; 3], narrow: bool) -> StateType {
         let row = |ty: Type| Shape::new(&[Dim::Context, Dim::Fixed(ty.shape().width().unwrap_or(0) as u32)]);
         let (code, steps) = k.levels().unwrap_or((Code::Unary, 1));
         let levels = |ty: Type| {
@@ -179,8 +178,8 @@ impl Ssa {
         let spikes = |ty: Type| Type::Train { carrier: Carrier::Spike, code, steps, shape: row(ty) };
         match self {
             Ssa::Ttfs { .. } | Ssa::TopK { .. } => {
-                let row = Shape::new(&[Dim::Context, Dim::Fixed(shape.kv)]);
-                let thresholds = shape.thresholds.then(|| Type::tensor(Elem::F32, row));
+                let row = Shape::new(&[Dim::Context, Dim::Fixed(heads as u32)]);
+                let thresholds = own.then(|| Type::tensor(Elem::F32, row));
                 StateType::Rows { keys: levels(k), values: levels(v), thresholds }
             }
             Ssa::Coincidence { .. } | Ssa::Lif { output: Output::Mean } => {

@@ -100,7 +100,7 @@ const OPERANDS: &[&[DrawnOperand]] = {
         &[Constant(&[4]), Constant(&[6]), Constant(&[2]), Constant(&[1])],
         &[Constant(&[4, 4]), Constant(&[4, 6]), Constant(&[6, 4]), Constant(&[1, 4]), Turned(4, 6), Turned(6, 4), Turned(4, 4)],
         &[Bytes(4, 6), Bytes(6, 4), Ints(1), Ints(2), Tokens],
-        &[Rows(4), Rows(6), Rows(1), Rows(2)],
+        &[Rows(4), Rows(6), Rows(1)],
         &[Heads(2, 2), Heads(1, 4), Heads(2, 3), HeadsLater(2, 2), Batch(4), Batch(1)],
         &[Scores, HeadScores(2), HeadScores(1)],
         &[Gate(0), Gate(1), Gate(2), Gate(3), Gate(4)],
@@ -108,6 +108,8 @@ const OPERANDS: &[&[DrawnOperand]] = {
             Spikes(Code::Unary, 3, Curve::Relu, 4), Spikes(Code::Binary, 3, Curve::Relu, 4), Spikes(Code::Binary, 3, Curve::Identity, 4),
             Current(Code::Binary, 3, 4), Current(Code::Unary, 3, 4),
         ],
+        // Thresholds of tokens: of the whole row, of two heads.
+        &[Rows(1), Rows(2)],
     ]
 };
 
@@ -117,7 +119,7 @@ const ALL_ROWS: &[usize] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
 fn usual_rows(head: &str, place: usize) -> &'static [usize] {
     match (head, place) {
         ("ssa", 0..3) | ("decode" | "synapse", 0) => &[10],
-        ("ssa", 3..6) => &[3, 5, 6],
+        ("ssa", 3..6) => &[3, 5, 11],
         ("ssa", _) => &[3, 5],
         ("fire" | "scale_shift", 1..) | ("gated_fire", 2..) | ("linear", 2) => &[3],
         ("synapse", 1) => &[5],

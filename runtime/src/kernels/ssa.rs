@@ -60,6 +60,17 @@ pub struct TokenThresholds<'a> {
 }
 
 impl TokenThresholds<'_> {
+    /// Of one head of keys and of values, from the first key that is seen on.
+    fn columns(self, heads: Heads, head: usize, [queries, keys, seen]: [usize; 3], columns: &mut [Vec<f32>; 2]) {
+        let kv = heads.kv as usize;
+        assert!(self.queries.len() == queries * heads.query as usize, "a threshold for each query and head");
+        for (column, rows) in columns.iter_mut().zip([self.keys, self.values]) {
+            assert!(rows.len() == keys * kv, "a threshold for each key and head");
+            column.clear();
+            column.extend(rows.iter().skip(seen * kv + head).step_by(kv));
+        }
+    }
+
     /// Of head `h` of query `i`, which stands at position `at`, and of the keys and values that it meets.
     pub(super) fn of_head(self, heads: Heads, i: usize, h: usize, at: usize) -> (f32, [Vec<f32>; 2]) {
         let (kv, shared) = (heads.kv as usize, h / heads.group());
@@ -146,15 +157,9 @@ pub(super) fn heads<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
     // What the first query does not see, none does.
     let seen = shape.heads.first_key(past);
     let (late, table) = table(shape.weights);
-    let mut thresholds = std::mem::take(&mut scratch.thresholds);
+    let mut columns = std::mem::take(&mut scratch.thresholds);
     if let Some(all) = shape.thresholds {
-        assert!(all.queries.len() == queries * shape.slope.len(), "a threshold for each query and head");
-        for (column, rows) in thresholds.iter_mut().zip([all.keys, all.values]) {
-            assert!(rows.len() == keys * shape.heads.kv as usize, "a threshold for each key and head");
-            let head = rows.iter().skip(seen * shape.heads.kv as usize + heads.start / group);
-            column.clear();
-            column.extend(head.step_by(shape.heads.kv as usize));
-        }
+        all.columns(shape.heads, heads.start / group, [queries, keys, seen], &mut columns);
     }
     let of_head = |h: usize| SsaHead {
         d,
@@ -168,8 +173,8 @@ pub(super) fn heads<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
         thresholds: shape.thresholds.map(|all| KeyThresholds {
             queries: &all.queries[h..],
             heads: shape.slope.len(),
-            keys: &thresholds[0],
-            values: &thresholds[1],
+            keys: &columns[0],
+            values: &columns[1],
         }),
         late,
         table: &table,
@@ -210,7 +215,7 @@ pub(super) fn heads<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
             few(vectors, q, k, v, shape, &head, scratch, out)
         };
     }
-    scratch.thresholds = thresholds;
+    scratch.thresholds = columns;
     tally
 }
 

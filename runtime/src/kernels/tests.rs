@@ -271,7 +271,7 @@ fn grouped(kv: usize, group: usize, window: usize) -> Heads {
     let (kv, window, alibi) =
         (kv as u32, u32::try_from(window).ok().filter(|w| *w > 0), (kv + group + window).is_multiple_of(3));
     // Every other one with thresholds.
-    let thresholds = (kv + group as u32) % 2 == 0;
+    let thresholds = (kv + group as u32).is_multiple_of(2);
     Heads { kv, window, alibi, thresholds, ..Heads::equal(kv * group as u32) }
 }
 
