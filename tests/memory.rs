@@ -1,5 +1,7 @@
 //! Compiling within little memory: the program has the same bytes, however little of the network is held at once.
 
+#![allow(clippy::unwrap_used)]
+
 use snnc::convert::{ConvertOptions, Sample, dense_kept, spiking_watched};
 use snnc::memory_budget::{ConversionMemory, MemoryBudget};
 use snnc::progress::Progress;
