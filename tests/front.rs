@@ -36,7 +36,7 @@ fn bindings(texts: &[&str]) -> ImportOptions {
 
 /// Imported and proved, and translated to spikes once.
 fn proved(import: &Import) -> Result<DenseNetwork, Diagnostics> {
-    let found = front::onnx_network(Path::new("model.onnx"), import, None, &mut |_, _| {})?;
+    let found = front::onnx_network(Path::new("model.onnx"), import, None, None, &mut |_, _| {})?;
     convert::trial(found.tensor.clone())?;
     Ok(found)
 }

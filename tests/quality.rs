@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use serde_json::Value as Json;
-use snnc::calibrate::{TokenWindows, calibrate_with_moments};
+use snnc::calibrate::{MomentText, TokenWindows, calibrate_with_moments, read_sites};
 use snnc::calibration::Calibration;
 use snnc::convert::{BUILT_IN_TEXT, ConvertOptions, Sample, dense, spiking};
 use snnc::evaluate::{Cut, TextEvaluation, cut, evaluate};
@@ -131,7 +131,8 @@ fn moments_do_not_depend_on_the_number_of_threads() {
     let demo = demo();
     let windows: Vec<Vec<u32>> = demo.ids.chunks(100).take(9).map(<[u32]>::to_vec).collect();
     let moments = |windows: &TokenWindows, threads: usize| {
-        calibrate_with_moments(&demo.tensor, windows, &[], 4096, threads).unwrap().1
+        let text = MomentText { windows, constants: &[], tokens: 4096 };
+        calibrate_with_moments(&demo.tensor, text, &read_sites(&demo.tensor), threads).unwrap().1
     };
     let [one, three] = [1, 3].map(|threads| moments(&windows, threads));
     assert!(one == three && one.len() == 4 * 4 + 1, "{} sites", one.len());

@@ -41,7 +41,10 @@ impl CheckCommand {
         rows.extend(checked.network.lines());
         let estimate = checked.estimate();
         let memory = si(estimate.bytes as f64, "B");
-        rows.push(("compile", format!("about {:.0} s and {memory} of memory", estimate.seconds.ceil())));
+        rows.push((
+            "compile",
+            format!("about {:.0} s and {memory} of memory; longer with less", estimate.seconds.ceil()),
+        ));
         let rows: String = rows.iter().map(|(name, text)| format!("  {name:<11} {text}\n")).collect();
         emit(&format!("{}: a network that snnc compiles\n{rows}", self.model.display()))
     }

@@ -11,6 +11,7 @@ use snnc::compile::{CompileOptions, CompiledModel, compile};
 use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::front::OnnxOptions;
+use snnc::memory_budget::MemoryBudget;
 use snnc::model::threads_or_all;
 use snnc::option_values::{calibration_tokens, threads};
 use snnc::recipe::CompileRecipe;
@@ -106,6 +107,7 @@ impl CompileCommand {
             },
             onnx: OnnxOptions { context: self.context, ..self.onnx.options()? },
             threads: threads_or_all(self.threads),
+            memory: MemoryBudget::beside(&output),
         };
         let mut dumps = String::new();
         let compiled = compile(&options, &Bar::default(), &mut |pass: &str, graph: &Graph| {

@@ -20,7 +20,7 @@ pub struct GlobalArgs {
     /// Colours: where a terminal shows them and NO_COLOR is not set, always, or never
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto")]
     color: ColorWhen,
-    /// Most memory for values and states of runs, such as 512M or 4G [default: what is available]
+    /// Most memory for values of runs and for networks that are compiled, such as 512M or 4G [default: what is available]
     #[arg(long, global = true, value_name = "SIZE", value_parser = units::parse_bytes)]
     pub max_memory: Option<u64>,
 }

@@ -1,7 +1,7 @@
 //! Observes what every site's channels hold on sample text, and which of them go together, by running the Tensor graph through the runtime.
 
 use crate::parallel::pool;
-use crate::progress::{Progress, Workers, cancelled};
+use crate::progress::{Workers, cancelled};
 use rayon::prelude::*;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Builder, Diagnostic, Graph, Value};
@@ -43,43 +43,105 @@ pub fn calibrate<'a>(
     constants: &[Vec<u32>],
     workers: impl Into<Workers<'a>>,
 ) -> Result<Observations, Diagnostics> {
-    Ok(observe(graph, windows, constants, None, workers.into())?.0)
+    Ok(calibrate_with_moments(graph, MomentText { windows, constants, tokens: 0 }, &[], workers)?.0)
 }
 
-/// The same, and the moments of what projections read over some of the windows, of at most `moment_tokens` tokens. Rows of constants
-/// are left out of them. Bytes that are held in the end: see `moments_bytes`.
+/// What moments are summed over: some windows of a text. Rows of constants are left out of them.
+#[derive(Clone, Copy, Debug)]
+pub struct MomentText<'a> {
+    /// All windows of the text.
+    pub windows: &'a TokenWindows,
+    /// Tokens, one or two, whose rows are constants where they begin a window.
+    pub constants: &'a [Vec<u32>],
+    /// Tokens of the windows that are summed, at most.
+    pub tokens: usize,
+}
+
+/// The same, and the moments of some of the sites that projections read. Bytes that are held in the end: see `moments_bytes`.
 ///
 /// # Errors
 /// As of `calibrate`.
 pub fn calibrate_with_moments<'a>(
     graph: &Graph,
-    windows: &TokenWindows,
-    constants: &[Vec<u32>],
-    moment_tokens: usize,
+    text: MomentText<'_>,
+    sites: &[Value],
     workers: impl Into<Workers<'a>>,
 ) -> Result<(Observations, SiteMoments), Diagnostics> {
-    observe(graph, windows, constants, Some(moment_tokens), workers.into())
+    let workers = workers.into();
+    let mut run = WatchedText::new(graph, SiteWatch::all(graph, sites), text, workers)?;
+    let tokens: usize = run.windows.iter().map(|window| window.len()).sum();
+    let width: usize = run.watched.iter().map(|site| site.width).sum();
+    run.every = tokens.div_ceil(SAMPLE_ROWS.min(SAMPLE_NUMBERS / width.max(1)).max(1)).max(1);
+    let summed = if sites.is_empty() { Vec::new() } else { evenly_long(&run.windows, text.tokens) };
+    let others: Vec<usize> = (0..run.windows.len()).filter(|window| summed.binary_search(window).is_err()).collect();
+    workers.progress.begin("calibrating", tokens as u64);
+    let mut by_window: Vec<Vec<SiteRanges>> = run.windows.iter().map(|_| Vec::new()).collect();
+    let mut moments = run.no_moments();
+    for (windows, moments) in [(&summed, Some(&mut moments)), (&others, None)] {
+        for (window, seen) in windows.iter().zip(run.over(windows, moments)?) {
+            by_window[*window] = seen;
+        }
+    }
+    workers.progress.end();
+    // Site by site: what a window kept of it goes as its part of the whole comes.
+    let mut by_window: Vec<_> = by_window.into_iter().map(Vec::into_iter).collect();
+    let rows = kept(0, tokens, run.every);
+    let merged = run.watched.iter().map(|site| {
+        let mut all = SiteRanges::new(site.width, rows);
+        by_window.iter_mut().filter_map(Iterator::next).for_each(|seen| all.merge(seen));
+        (site.value, all.into_observed())
+    });
+    Ok((merged.collect(), run.site_moments(moments)))
+}
+
+/// The moments of some sites alone: the same that `calibrate_with_moments` gives. The network runs as far as these sites.
+///
+/// # Errors
+/// As of `calibrate`.
+pub fn moments_of(
+    graph: &Graph,
+    text: MomentText<'_>,
+    sites: &[Value],
+    stage: &str,
+    workers: Workers<'_>,
+) -> Result<SiteMoments, Diagnostics> {
+    let watched = SiteWatch::all(graph, sites).into_iter().filter(|site| site.is_summed).collect();
+    let run = WatchedText::new(graph, watched, text, workers)?;
+    let summed = evenly_long(&run.windows, text.tokens);
+    workers.progress.begin(stage, summed.iter().map(|&window| run.windows[window].len() as u64).sum());
+    let mut moments = run.no_moments();
+    run.over(&summed, Some(&mut moments))?;
+    workers.progress.end();
+    Ok(run.site_moments(moments))
+}
+
+/// The sites that projections read, in the order of the projections.
+pub fn read_sites(graph: &Graph) -> Vec<Value> {
+    projections(graph).iter().map(|read| graph.node(read.value).args[0]).collect()
 }
 
 /// What is observed of a site.
 struct SiteWatch {
     value: Value,
     name: String,
+    width: usize,
     /// Whether rows of constants count: later tokens attend to them, and the head reads them.
     constants_count: bool,
-    /// Whether a projection reads it.
-    is_read: bool,
+    /// Whether its moments are summed.
+    is_summed: bool,
 }
 
 impl SiteWatch {
-    fn all(graph: &Graph) -> Vec<Self> {
-        let reads: Vec<Value> = projections(graph).iter().map(|read| graph.node(read.value).args[0]).collect();
+    /// All sites; `summed` are those of moments.
+    fn all(graph: &Graph, summed: &[Value]) -> Vec<Self> {
+        let reads = read_sites(graph);
         let counts = |role: Role| matches!(role, Role::AttentionIn | Role::Key | Role::Value | Role::Head);
         let watch = |site: SiteValue| Self {
             value: site.value,
             name: format!("site.{}", site.value.0),
+            width: graph.ty(site.value).shape().width().unwrap_or(0),
             constants_count: counts(site.role),
-            is_read: reads.contains(&site.value),
+            is_summed: reads.contains(&site.value) && summed.contains(&site.value),
         };
         sites(graph).into_iter().map(watch).collect()
     }
@@ -95,102 +157,112 @@ struct RunningWindow<'w> {
     seen: Vec<SiteRanges>,
 }
 
-fn observe(
-    graph: &Graph,
-    windows: &TokenWindows,
-    constants: &[Vec<u32>],
-    moment_tokens: Option<usize>,
-    workers: Workers<'_>,
-) -> Result<(Observations, SiteMoments), Diagnostics> {
-    let watched = SiteWatch::all(graph);
-    let windows: Vec<&Vec<u32>> = windows.iter().chain(constants.iter().filter(|start| start.len() > 1)).collect();
-    // What only the logits need is then dead.
-    let outputs = watched.iter().map(|site| (site.name.clone(), site.value)).collect();
-    let options = Options { engine: Engine::Jit, count: false, chunk: CHUNK, ..Options::default() };
-    let program = Arc::new(Program::new(Arc::new(Builder::with_outputs(graph, outputs)), &options)?);
-    let tokens: usize = windows.iter().map(|window| window.len()).sum();
-    let width_of = |site: &SiteWatch| graph.ty(site.value).shape().width().unwrap_or(0);
-    let width: usize = watched.iter().map(width_of).sum();
-    let every = tokens.div_ceil(SAMPLE_ROWS.min(SAMPLE_NUMBERS / width.max(1)).max(1)).max(1);
-    let starts: Vec<usize> =
-        windows.iter().scan(0, |start, window| Some(std::mem::replace(start, *start + window.len()))).collect();
-    let with_moments = moment_tokens.is_some();
-    let for_moments = moment_tokens.map(|tokens| evenly_long(&windows, tokens)).unwrap_or_default();
-    let others: Vec<usize> = (0..windows.len()).filter(|window| for_moments.binary_search(window).is_err()).collect();
-    let read_width = |site: &SiteWatch| if with_moments && site.is_read { width_of(site) } else { 0 };
-    let mut moments: Vec<InputMoments> = watched.iter().map(|site| InputMoments::new(read_width(site))).collect();
-    let mut by_window: Vec<Vec<SiteRanges>> = windows.iter().map(|_| Vec::new()).collect();
-    let mut idle: Vec<Session> = Vec::new();
-    workers.progress.begin("calibrating", tokens as u64);
-    let pool = pool(workers.threads)?;
-    let groups = for_moments.chunks(SIDE_BY_SIDE).map(|group| (group, true));
-    for (group, sums) in groups.chain(others.chunks(SIDE_BY_SIDE).map(|group| (group, false))) {
-        let start = |&i: &usize| {
-            let mut session = idle.pop().map_or_else(|| Session::new(program.clone()), Ok)?;
-            session.reset();
-            let rows = kept(starts[i], windows[i].len(), every);
-            let seen = watched.iter().map(|site| SiteRanges::new(width_of(site), rows)).collect();
-            Ok(RunningWindow { session, rest: windows[i].chunks(CHUNK), at: starts[i], seen })
-        };
-        let mut running = group.iter().map(start).collect::<Result<Vec<RunningWindow<'_>>, Diagnostic>>()?;
-        while running.iter().any(|window| window.rest.len() > 0) {
-            if workers.progress.is_cancelled() {
-                return Err(cancelled().into());
-            }
-            let run = |window: &mut RunningWindow<'_>| window.run(&watched, constants, every, sums, workers.progress);
-            let rows: Result<Vec<Vec<Vec<f32>>>, Diagnostic> =
-                pool.install(|| running.par_iter_mut().with_max_len(1).map(run).collect());
-            let rows = rows?;
-            let add = |(site, moments): (usize, &mut InputMoments)| {
-                moments.add(&rows.iter().filter_map(|rows| rows.get(site)).flatten().copied().collect::<Vec<f32>>());
-            };
-            pool.install(|| moments.par_iter_mut().enumerate().with_max_len(1).for_each(add));
-        }
-        for (window, running) in group.iter().zip(running) {
-            by_window[*window] = running.seen;
-            idle.push(running.session);
-        }
+/// A network that runs over windows of a text while sites of it are watched.
+struct WatchedText<'a> {
+    program: Arc<Program>,
+    watched: Vec<SiteWatch>,
+    windows: Vec<&'a Vec<u32>>,
+    /// By window: the token of all text that it begins with.
+    starts: Vec<usize>,
+    constants: &'a [Vec<u32>],
+    /// One row in so many is kept.
+    every: usize,
+    workers: Workers<'a>,
+    pool: rayon::ThreadPool,
+}
+
+impl<'a> WatchedText<'a> {
+    fn new(
+        graph: &Graph,
+        watched: Vec<SiteWatch>,
+        text: MomentText<'a>,
+        workers: Workers<'a>,
+    ) -> Result<Self, Diagnostics> {
+        let constants = text.constants;
+        let windows: Vec<&Vec<u32>> =
+            text.windows.iter().chain(constants.iter().filter(|start| start.len() > 1)).collect();
+        // What only the logits need is then dead.
+        let outputs = watched.iter().map(|site| (site.name.clone(), site.value)).collect();
+        let options = Options { engine: Engine::Jit, count: false, chunk: CHUNK, ..Options::default() };
+        let program = Arc::new(Program::new(Arc::new(Builder::with_outputs(graph, outputs)), &options)?);
+        let starts =
+            windows.iter().scan(0, |start, window| Some(std::mem::replace(start, *start + window.len()))).collect();
+        let pool = pool(workers.threads)?;
+        Ok(Self { program, watched, windows, starts, constants, every: usize::MAX, workers, pool })
     }
-    workers.progress.end();
-    // Site by site: what a window kept of it goes as its part of the whole comes.
-    let mut by_window: Vec<_> = by_window.into_iter().map(Vec::into_iter).collect();
-    let rows = kept(0, tokens, every);
-    let merged = watched.iter().map(|site| {
-        let mut all = SiteRanges::new(width_of(site), rows);
-        by_window.iter_mut().filter_map(Iterator::next).for_each(|seen| all.merge(seen));
-        (site.value, all.into_observed())
-    });
-    let seen = merged.collect();
-    let read = watched.iter().zip(moments).filter(|(site, _)| with_moments && site.is_read);
-    Ok((seen, read.map(|(site, moments)| (site.value, moments)).collect()))
+
+    fn no_moments(&self) -> Vec<InputMoments> {
+        self.watched.iter().map(|site| InputMoments::new(if site.is_summed { site.width } else { 0 })).collect()
+    }
+
+    fn site_moments(&self, moments: Vec<InputMoments>) -> SiteMoments {
+        let summed = self.watched.iter().zip(moments).filter(|(site, _)| site.is_summed);
+        summed.map(|(site, moments)| (site.value, Arc::new(moments))).collect()
+    }
+
+    /// Runs these windows, and adds to the moments of sites, where they are given. Rows are put together in one way, whatever is watched.
+    fn over(
+        &self,
+        windows: &[usize],
+        mut moments: Option<&mut Vec<InputMoments>>,
+    ) -> Result<Vec<Vec<SiteRanges>>, Diagnostics> {
+        let mut seen = Vec::with_capacity(windows.len());
+        let mut idle: Vec<Session> = Vec::new();
+        for together in windows.chunks(SIDE_BY_SIDE) {
+            let mut running =
+                together.iter().map(|&i| self.begun(i, idle.pop())).collect::<Result<Vec<_>, Diagnostic>>()?;
+            while running.iter().any(|window| window.rest.len() > 0) {
+                if self.workers.progress.is_cancelled() {
+                    return Err(cancelled().into());
+                }
+                let sums = moments.is_some();
+                let run = |window: &mut RunningWindow<'_>| window.run(self, sums);
+                let rows: Result<Vec<Vec<Vec<f32>>>, Diagnostic> =
+                    self.pool.install(|| running.par_iter_mut().with_max_len(1).map(run).collect());
+                let rows = rows?;
+                let Some(moments) = moments.as_deref_mut() else { continue };
+                let add = |(site, moments): (usize, &mut InputMoments)| {
+                    let rows = rows.iter().filter_map(|rows| rows.get(site)).flatten();
+                    moments.add(&rows.copied().collect::<Vec<f32>>());
+                };
+                self.pool.install(|| moments.par_iter_mut().enumerate().with_max_len(1).for_each(add));
+            }
+            for running in running {
+                seen.push(running.seen);
+                idle.push(running.session);
+            }
+        }
+        Ok(seen)
+    }
+
+    fn begun(&self, window: usize, idle: Option<Session>) -> Result<RunningWindow<'a>, Diagnostic> {
+        let mut session = idle.map_or_else(|| Session::new(self.program.clone()), Ok)?;
+        session.reset();
+        let rows = kept(self.starts[window], self.windows[window].len(), self.every);
+        let seen = self.watched.iter().map(|site| SiteRanges::new(site.width, rows)).collect();
+        Ok(RunningWindow { session, rest: self.windows[window].chunks(CHUNK), at: self.starts[window], seen })
+    }
 }
 
 impl RunningWindow<'_> {
-    /// Runs the next chunk, if there is one. Where moments are summed: the rows of sites that projections read.
-    fn run(
-        &mut self,
-        watched: &[SiteWatch],
-        constants: &[Vec<u32>],
-        every: usize,
-        sums: bool,
-        progress: &dyn Progress,
-    ) -> Result<Vec<Vec<f32>>, Diagnostic> {
+    /// Runs the next chunk, if there is one. Where moments are summed: the rows of their sites.
+    fn run(&mut self, text: &WatchedText<'_>, sums: bool) -> Result<Vec<Vec<f32>>, Diagnostic> {
         let Some(chunk) = self.rest.next() else { return Ok(Vec::new()) };
         let begins = |start: &&Vec<u32>| self.session.past() == 0 && chunk.starts_with(start);
-        let constant = constants.iter().filter(begins).map(Vec::len).max().unwrap_or(0);
+        let constant = text.constants.iter().filter(begins).map(Vec::len).max().unwrap_or(0);
         let outputs = self.session.forward(chunk, Rows::All)?;
-        let mut read = Vec::with_capacity(watched.len());
-        for (site, seen) in watched.iter().zip(&mut self.seen) {
+        let mut read = Vec::with_capacity(text.watched.len());
+        for (site, seen) in text.watched.iter().zip(&mut self.seen) {
             let rows = outputs.f32(&site.name).unwrap_or(&[]);
             let from = |row: usize| &rows[row * rows.len() / chunk.len()..];
             let left_out = if site.constants_count { 0 } else { constant };
-            seen.add(from(left_out), self.at + left_out, every);
+            seen.add(from(left_out), self.at + left_out, text.every);
             if sums {
-                read.push(if site.is_read { from(constant).to_vec() } else { Vec::new() });
+                read.push(if site.is_summed { from(constant).to_vec() } else { Vec::new() });
             }
         }
         self.at += chunk.len();
-        progress.advance(chunk.len() as u64);
+        text.workers.progress.advance(chunk.len() as u64);
         Ok(read)
     }
 }

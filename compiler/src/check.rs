@@ -129,7 +129,7 @@ pub fn check(path: &Path, options: &OnnxOptions) -> Result<Checked, Diagnostics>
         return Err(Diagnostic::new(path.display().to_string(), "is compiled already").into());
     };
     let DenseNetwork { tensor, network, proof } =
-        front::network(path, &dense, options.import_tolerance, &mut |_, _| {})?;
+        front::network(path, &dense, options.import_tolerance, None, &mut |_, _| {})?;
     // A tokenizer beside the file is part of what is compiled.
     let tokenizer = find::find(path, None)?;
     let tokens = tokenizer.as_ref().map(|file| tokens_for(dense.graph(), file, &StartChoice::Auto)).transpose()?;

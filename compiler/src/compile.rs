@@ -6,17 +6,19 @@ use crate::energy::{self, Block, Phase, PriceList, Setting, measure};
 use crate::files::{self, Model};
 pub use crate::front::GraphWatch;
 use crate::front::{self, DenseNetwork, OnnxOptions, UNPROVED};
+use crate::memory_budget::MemoryBudget;
 use crate::model::{calibration_sample, shorten_context, tokens_for};
 use crate::program_lints::{integrates_first, needs_training};
 use crate::progress::Progress;
 use crate::proof::Proof;
 use crate::quant_options::spelled;
 use crate::record::{ProgramRecord, SourceRecord};
+use crate::spill_files::SpillFiles;
 use crate::tokens::find;
 use crate::tokens::start::StartChoice;
 use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
-use snnc_ir::{Diagnostic, Graph};
+use snnc_ir::{Diagnostic, Graph, WeightStore};
 use snnc_passes::Pass;
 use snnc_passes::collapse;
 use snnc_passes::cost::{Form, Number};
@@ -44,6 +46,8 @@ pub struct CompileOptions {
     pub onnx: OnnxOptions,
     /// Threads for calibration; the result does not depend on them.
     pub threads: usize,
+    /// What may be held in memory; the result does not depend on it.
+    pub memory: MemoryBudget,
 }
 
 impl CompileOptions {
@@ -66,6 +70,7 @@ impl CompileOptions {
             quant: QuantOptions::default(),
             onnx: OnnxOptions::default(),
             threads: crate::model::threads_or_all(None),
+            memory: MemoryBudget::default(),
         }
     }
 }
@@ -93,7 +98,9 @@ pub fn compile(
     watch: &mut GraphWatch<'_>,
 ) -> Result<CompiledModel, Diagnostics> {
     let path = &options.model;
-    let Model::Dense(dense) = front::load(path, &options.onnx)? else {
+    let spill_files = options.memory.spill_files();
+    let store = spill_files.as_ref().map(|files| files as &dyn WeightStore);
+    let Model::Dense(dense) = front::load_kept(path, &options.onnx, store)? else {
         return Err(Diagnostic::new(path.display().to_string(), "is compiled already").into());
     };
     let tokenizer = find::find(path, options.tokenizer.as_deref())?;
@@ -101,7 +108,7 @@ pub fn compile(
     tokens.iter().filter_map(|tokens| tokens.excess()).for_each(|excess| progress.warn(&excess));
     let sample = calibration_sample(tokens.as_ref(), options.calibrate.as_deref(), progress)?;
     let DenseNetwork { mut tensor, network, proof } =
-        front::network(path, &dense, options.onnx.import_tolerance, watch)?;
+        front::network(path, &dense, options.onnx.import_tolerance, store, watch)?;
     if let Some(context) = options.onnx.context {
         shorten_context(&mut tensor, context)?;
     }
@@ -118,12 +125,14 @@ pub fn compile(
     drop(dense);
     // Of the file, little but the embedding is read from here on: factors were folded into the rest.
     files::release_pages();
-    let converted =
-        convert::spiking_watched(tensor, &sample, &recipe, progress, &mut watch).map_err(|diagnostics| {
-            // What a pass refuses is in the file; a text or a request to stop is not.
-            let in_the_file = diagnostics.iter().any(|diagnostic| diagnostic.code == ErrorCode::PASS);
-            if in_the_file { files::at(path, diagnostics) } else { diagnostics }
-        })?;
+    let memory = options.memory.with(store);
+    let converted = convert::spiking_watched(tensor, &sample, &recipe, memory, progress, &mut watch);
+    let converted = converted.map_err(|diagnostics| {
+        // What a pass refuses is in the file; a text or a request to stop is not.
+        let in_the_file = diagnostics.iter().any(|diagnostic| diagnostic.code == ErrorCode::PASS);
+        if in_the_file { files::at(path, diagnostics) } else { diagnostics }
+    })?;
+    spill_files.iter().filter_map(SpillFiles::line).for_each(|line| progress.status(&line));
     let Converted { graph, calibration, rotation, rotate, section } = converted;
     let kept = spelled(&QuantOptions { rotate, ..options.quant.clone() });
     let record = ProgramRecord {

@@ -1,10 +1,12 @@
 //! The whole compiler as a function: an imported network and sample text to a spiking program.
 
-use crate::calibrate::{TokenWindows, calibrate, calibrate_with_moments, moment_tokens};
+use crate::calibrate::{MomentText, TokenWindows, calibrate, calibrate_with_moments, moment_tokens};
 use crate::calibration::{Calibration, Fired};
 use crate::describe::token_table;
 use crate::first_token;
 use crate::id_file::IdFile;
+use crate::memory_budget::ConversionMemory;
+use crate::moment_groups::{self, MeasuredMoments};
 use crate::parallel::side_by_side;
 use crate::progress::{Progress, Silent, Workers};
 use crate::reading::{self, ids_from};
@@ -15,12 +17,13 @@ use crate::tokens::Tokens;
 use indexmap::IndexMap;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::random::SplitMix64;
-use snnc_ir::{Diagnostic, Graph, Stage, Value};
+use snnc_ir::{Diagnostic, Graph, Stage, Value, WeightStore};
 use snnc_passes::fit::{QuantParams, fit};
-use snnc_passes::moments::SiteMoments;
+use snnc_passes::moments::MomentSource;
 use snnc_passes::options::{QuantOptions, Rotate, Rounding};
 use snnc_passes::side_by_side::SideBySide;
 use snnc_passes::{Context, Pass, front_and_back, run};
+use snnc_runtime::memory_in_words;
 use std::sync::Arc;
 
 /// Text that ranges are measured on where the user gives none: written by the demo model itself, at temperature 1.
@@ -121,7 +124,7 @@ pub fn convert_watched(
     watch: &mut Watch<'_>,
 ) -> Result<Converted, Diagnostics> {
     let tensor = dense(imported, rounded, watch)?;
-    spiking_watched(tensor, sample, options, progress, watch)
+    spiking_watched(tensor, sample, options, ConversionMemory::default(), progress, watch)
 }
 
 /// The network of an imported graph in its own words, to be looked at or run; `rounded`: the file's numbers are codes of
@@ -139,9 +142,22 @@ pub fn raise(imported: Graph, rounded: bool) -> Result<Graph, Diagnostics> {
 
 /// Imported to Tensor, as ranges are measured on it. A graph at stage Tensor has nothing to be raised.
 pub fn dense(imported: Graph, rounded: bool, watch: &mut Watch<'_>) -> Result<Graph, Diagnostics> {
+    dense_kept(imported, rounded, None, watch)
+}
+
+/// The same with new weights where `store` keeps them.
+///
+/// # Errors
+/// Parts that snnc does not know; no room for weights.
+pub fn dense_kept(
+    imported: Graph,
+    rounded: bool,
+    store: Option<&dyn WeightStore>,
+    watch: &mut Watch<'_>,
+) -> Result<Graph, Diagnostics> {
     let (front, _) = front_and_back();
     let raised = front.iter().take_while(|pass| pass.needs != imported.stage).count();
-    run(&front[raised..], imported, &Context { rounded, ..Context::default() }, watch)
+    run(&front[raised..], imported, &Context { rounded, store, ..Context::default() }, watch)
 }
 
 /// Tensor to Spiking.
@@ -151,10 +167,10 @@ pub fn spiking(
     options: &ConvertOptions,
     watch: &mut Watch<'_>,
 ) -> Result<Converted, Diagnostics> {
-    spiking_watched(tensor, sample, options, &Silent, watch)
+    spiking_watched(tensor, sample, options, ConversionMemory::default(), &Silent, watch)
 }
 
-/// The same, with somebody who is told how far it is and may stop it.
+/// The same within so much memory, with somebody who is told how far it is and may stop it.
 ///
 /// # Errors
 /// As of `spiking`; a request to stop.
@@ -162,6 +178,7 @@ pub fn spiking_watched(
     tensor: Graph,
     sample: &Sample<'_>,
     options: &ConvertOptions,
+    memory: ConversionMemory<'_>,
     progress: &dyn Progress,
     watch: &mut Watch<'_>,
 ) -> Result<Converted, Diagnostics> {
@@ -172,16 +189,15 @@ pub fn spiking_watched(
     let windows = starts.iter().fold(windows, |windows, start| first_token::led_by(*start, windows));
     let workers = Workers::alone(options.threads, progress);
     let starts = first_token::with_seconds(&tensor, &starts, &windows, workers)?;
-    let rotated = rotation::rotated(tensor, &options.quant, &windows, &starts, workers, watch)?;
+    let rotated = rotation::rotated(tensor, &options.quant, &windows, &starts, memory.store, workers, watch)?;
     let rotate = rotated.choice(options.quant.rotate);
     let Rotated { tensor, rotations, record: rotation } = rotated;
     let start = first_token::rows(&tensor, &starts)?.map(Arc::new);
     let compensates = options.quant.rounding == Rounding::Compensated && !options.quant.exact_weights;
-    let moment_tokens = moment_tokens(options.quant.weight_group.is_some());
-    let (seen, moments) = match compensates {
-        true => calibrate_with_moments(&tensor, &windows, &starts, moment_tokens, workers)?,
-        false => (calibrate(&tensor, &windows, &starts, workers)?, SiteMoments::new()),
-    };
+    let tokens = moment_tokens(options.quant.weight_group.is_some());
+    let text = MomentText { windows: &windows, constants: &starts, tokens };
+    let groups = if compensates { moment_groups(&tensor, memory, progress) } else { Vec::new() };
+    let (seen, first) = calibrate_with_moments(&tensor, text, groups.first().map_or(&[], Vec::as_slice), workers)?;
     let quant_plan = fit(&tensor, &seen, &QuantOptions { rotate, ..options.quant.clone() })?;
     let fired = |(site, fit): (&Value, &Option<QuantParams>)| {
         let (Some(fit), seen) = (fit, &seen[site]) else { return Fired::default() };
@@ -202,15 +218,36 @@ pub fn spiking_watched(
     drop(seen);
     let section = calibration.json(&tensor);
     let QuantOptions { membrane, own_embedding, .. } = options.quant;
-    let moments = Arc::new(moments);
-    let side_by_side = if moments.is_empty() { SideBySide::default() } else { side_by_side(options.threads)? };
+    let side_by_side = if compensates { side_by_side(options.threads)? } else { SideBySide::default() };
+    let source = MeasuredMoments { graph: &tensor.clone(), text, workers, groups: &groups, held: (0, first).into() };
+    let moments = Some(&source as &dyn MomentSource).filter(|_| compensates);
     let known = Context { rotations, quant_plan, moments, side_by_side, start, ..Context::default() };
     let context = Context { membrane, own_embedding, ..known };
     let graph = run(back, tensor, &context, watch)?;
+    drop(source);
     // Files hold weights as kernels walk them.
     let graph = graph.in_panels();
     let calibration = calibration.with_weights_of(&graph);
     Ok(Converted { graph, calibration, rotation, rotate, section })
+}
+
+/// The sites whose moments are measured together, in the order in which weights are rounded by them.
+fn moment_groups(tensor: &Graph, memory: ConversionMemory<'_>, progress: &dyn Progress) -> Vec<Vec<Value>> {
+    let reads = moment_groups::reads(tensor);
+    let groups = moment_groups::groups(&reads, memory.moments);
+    if groups.len() > 1 {
+        let own = |site: &Value| reads.iter().find(|(read, _)| read == site).map_or(0, |(_, bytes)| *bytes);
+        let bytes: Vec<u64> = groups.iter().map(|group| group.iter().map(own).sum()).collect();
+        let sites: usize = groups.iter().map(Vec::len).sum();
+        progress.status(&format!(
+            "moments of {sites} sites take {}: they are measured in {} groups of up to {}, because {} of memory may be taken",
+            memory_in_words(bytes.iter().sum::<u64>().into()),
+            groups.len(),
+            memory_in_words(bytes.iter().copied().max().unwrap_or(0).into()),
+            memory_in_words(memory.bytes.into()),
+        ));
+    }
+    groups
 }
 
 /// The token that texts of the sample begin with. Of files of ids, that of two texts at least.

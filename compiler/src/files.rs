@@ -2,9 +2,9 @@
 
 use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
-use snnc_ir::{Diagnostic, Graph};
+use snnc_ir::{Diagnostic, Graph, WeightStore};
 use snnc_onnx::import::ImportOptions;
-pub use snnc_onnx::mmap::{map, release_pages};
+pub use snnc_onnx::mmap::{map, map_file, release_pages};
 use std::fs;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -39,11 +39,14 @@ fn trouble(path: &Path, what: &str, error: &io::Error) -> Diagnostic {
 
 /// Reads a model. The kind is told by content: a `.snn` begins with `SNNC`.
 pub fn load(path: &Path) -> Result<Model, Diagnostics> {
-    load_with(path, &ImportOptions::default())
+    load_with(path, &ImportOptions::default(), None)
 }
 
-/// The same, with what is said of an ONNX file.
-pub fn load_with(path: &Path, options: &ImportOptions) -> Result<Model, Diagnostics> {
+/// The same, with what is said of an ONNX file; `store` keeps its weights that are no f32 there.
+///
+/// # Errors
+/// What cannot be read or is no model; no room for weights.
+pub fn load_with(path: &Path, options: &ImportOptions, store: Option<&dyn WeightStore>) -> Result<Model, Diagnostics> {
     let meta = fs::metadata(path).map_err(|e| vec![trouble(path, "cannot be opened", &e)])?;
     // Opening a pipe waits for whoever writes to it.
     if !meta.is_file() {
@@ -58,7 +61,7 @@ pub fn load_with(path: &Path, options: &ImportOptions) -> Result<Model, Diagnost
     if let Some(other) = other_kind(path, &start) {
         return Err(other.into());
     }
-    snnc_onnx::import_with(path, options).map(|import| Model::Dense(DenseModel::Onnx(Box::new(import))))
+    snnc_onnx::import_with(path, options, store).map(|import| Model::Dense(DenseModel::Onnx(Box::new(import))))
 }
 
 /// What is said of a file of a kind that is known and not read.
@@ -189,7 +192,8 @@ pub fn discard_pending() -> bool {
     WRITTEN.load(Ordering::SeqCst) == 0
 }
 
-fn folder_of(path: &Path) -> &Path {
+/// The folder that a file is in, as its path says.
+pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

@@ -11,7 +11,7 @@ use crate::proof::{self, Proof};
 use snnc_hf::FolderOptions;
 use snnc_hf::folder::{self, FolderKind};
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::{Diagnostic, Graph, Stage};
+use snnc_ir::{Diagnostic, Graph, Stage, WeightStore};
 use snnc_onnx::Import;
 pub use snnc_onnx::import::ImportOptions;
 pub use snnc_onnx::import::inputs::{InputBindings, InputFill};
@@ -79,14 +79,22 @@ pub struct DenseNetwork {
 /// # Errors
 /// What cannot be read or is no model.
 pub fn load(path: &Path, options: &OnnxOptions) -> Result<Model, Diagnostics> {
+    load_kept(path, options, None)
+}
+
+/// The same; `store` keeps weights that are not f32 in their files.
+///
+/// # Errors
+/// As of `load`; no room for weights.
+pub fn load_kept(path: &Path, options: &OnnxOptions, store: Option<&dyn WeightStore>) -> Result<Model, Diagnostics> {
     if !path.is_dir() {
-        return files::load_with(path, &options.of_file(path));
+        return files::load_with(path, &options.of_file(path), store);
     }
     match folder::look(path)? {
-        FolderKind::Onnx(file) => files::load_with(&file, &options.of_file(&file)),
+        FolderKind::Onnx(file) => files::load_with(&file, &options.of_file(&file), store),
         FolderKind::Weights(weights) => {
             let options = FolderOptions { context: options.context, architectures: options.architectures.clone() };
-            let import = snnc_hf::import(path, &weights, &options, &files::map)?;
+            let import = snnc_hf::import(path, &weights, &options, &files::map, store)?;
             Ok(Model::Dense(DenseModel::Folder(Box::new(import))))
         }
     }
@@ -95,7 +103,7 @@ pub fn load(path: &Path, options: &OnnxOptions) -> Result<Model, Diagnostics> {
 /// What is said of a folder's network instead of a proof.
 pub const UNPROVED: &str = "a folder has no nodes of its own, so the network is not compared with it";
 
-/// The network that was found. `watch` is shown the graph as `imported`, and after each pass by its name.
+/// The network that was found; `store` keeps weights that are made for it. `watch` is shown the graph as `imported`, and after each pass by its name.
 ///
 /// # Errors
 /// What cannot be compiled, or differs from its file.
@@ -103,12 +111,13 @@ pub fn network(
     path: &Path,
     dense: &DenseModel,
     tolerance: Option<f32>,
+    store: Option<&dyn WeightStore>,
     watch: &mut GraphWatch<'_>,
 ) -> Result<DenseNetwork, Diagnostics> {
     match dense {
-        DenseModel::Onnx(import) => onnx_network(path, import, tolerance, watch),
+        DenseModel::Onnx(import) => onnx_network(path, import, tolerance, store, watch),
         DenseModel::Folder(import) => {
-            let (tensor, network) = simplified(&import.graph, false, watch).map_err(|e| files::at(path, e))?;
+            let (tensor, network) = simplified(&import.graph, false, store, watch).map_err(|e| files::at(path, e))?;
             let network = network.map_err(|e| files::at(path, e.into()))?;
             Ok(DenseNetwork { tensor, network, proof: None })
         }
@@ -123,9 +132,10 @@ pub fn onnx_network(
     path: &Path,
     import: &Import,
     tolerance: Option<f32>,
+    store: Option<&dyn WeightStore>,
     watch: &mut GraphWatch<'_>,
 ) -> Result<DenseNetwork, Diagnostics> {
-    let (tensor, network) = simplified(&import.graph, import.rounds_activations, watch)
+    let (tensor, network) = simplified(&import.graph, import.rounds_activations, store, watch)
         .map_err(|diagnostics| files::at(path, snnc_onnx::explained(import, diagnostics)))?;
     let network = network.map_err(|e| files::at(path, e.into()))?;
     let proof = proof::prove(import, &tensor, tolerance).map_err(|diagnostics| files::at(path, diagnostics))?;
@@ -136,6 +146,7 @@ pub fn onnx_network(
 fn simplified(
     graph: &Graph,
     rounded: bool,
+    store: Option<&dyn WeightStore>,
     watch: &mut GraphWatch<'_>,
 ) -> Result<(Graph, Result<Network, Diagnostic>), Diagnostics> {
     watch("imported", graph);
@@ -146,7 +157,7 @@ fn simplified(
         }
         watch(pass.name, after);
     };
-    let tensor = convert::dense(graph.clone(), rounded, &mut watch)?;
+    let tensor = convert::dense_kept(graph.clone(), rounded, store, &mut watch)?;
     let network = network.unwrap_or_else(|| Network::of(&tensor));
     Ok((tensor, network))
 }

@@ -140,7 +140,7 @@ impl Loaded {
         Ok(match front::load(path, onnx)? {
             files::Model::Dense(dense) => {
                 let tokenizer = find::find(path, None)?;
-                let proof = front::network(path, &dense, onnx.import_tolerance, &mut |_, _| {})?.proof;
+                let proof = front::network(path, &dense, onnx.import_tolerance, None, &mut |_, _| {})?.proof;
                 let warnings = dense.warnings().into_iter().chain(proof.and_then(|proof| proof.warning())).collect();
                 let (origin, rounded) = (Some(SourceRecord::of(&dense)), dense.rounds_activations());
                 let source = ModelSource { graph: dense.into_graph(), rounded };

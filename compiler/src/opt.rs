@@ -70,7 +70,7 @@ pub const PASSES: &[NamedPass] = &[
     NamedPass { name: "gradient", needs: &[Stage::Training], run: differentiated },
 ];
 
-fn context(settings: &PassSettings) -> Context {
+fn context(settings: &PassSettings) -> Context<'static> {
     let QuantOptions { membrane, own_embedding, .. } = settings.quant;
     let rotations = match settings.quant.rotate {
         Rotate::Auto => Rotations::default(),

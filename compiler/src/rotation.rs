@@ -15,7 +15,7 @@ use crate::record::RotationRecord;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::eval::{Evaluator, Memory};
 use snnc_ir::random::SplitMix64;
-use snnc_ir::{Diagnostic, Graph};
+use snnc_ir::{Diagnostic, Graph, WeightStore};
 use snnc_passes::options::{QuantOptions, Rotate, Rotations};
 use snnc_passes::pipeline;
 use turned::{PassWatch, turned};
@@ -48,7 +48,8 @@ impl Rotated {
     }
 }
 
-/// `tensor` with what `options` ask for rotated; `windows` are the sample's, `starts` what is constant of texts' beginnings.
+/// `tensor` with what `options` ask for rotated; `windows` are the sample's, `starts` what is constant of texts' beginnings;
+/// `store` keeps weights that are made.
 ///
 /// # Errors
 /// What is asked for cannot be rotated, or changes the network by more than rounding; a request to stop.
@@ -57,18 +58,19 @@ pub fn rotated(
     options: &QuantOptions,
     windows: &TokenWindows,
     starts: &[Vec<u32>],
+    store: Option<&dyn WeightStore>,
     workers: Workers<'_>,
     watch: &mut PassWatch<'_>,
 ) -> Result<Rotated, Diagnostics> {
     let asked = options.rotate;
     let (rotations, turned) = match asked {
-        Rotate::These(rotations) => (rotations, turned(tensor.clone(), rotations, watch)?),
-        Rotate::Auto => match worthwhile(&tensor, options, windows, starts, workers)? {
+        Rotate::These(rotations) => (rotations, turned(tensor.clone(), rotations, store, watch)?),
+        Rotate::Auto => match worthwhile(&tensor, options, windows, starts, store, workers)? {
             Some((rotations, rotated)) => {
                 pipeline::rotation().iter().for_each(|pass| watch(pass, &tensor, &rotated));
                 (rotations, rotated)
             }
-            None => (Rotations::default(), turned(tensor.clone(), Rotations::default(), watch)?),
+            None => (Rotations::default(), turned(tensor.clone(), Rotations::default(), store, watch)?),
         },
     };
     if rotations == Rotations::default() {
@@ -94,7 +96,7 @@ pub fn rotated(
 /// # Errors
 /// The section is not one of this version, or belongs to another network.
 pub fn as_calibrated(tensor: Graph, section: &[u8], watch: &mut PassWatch<'_>) -> Result<Graph, Diagnostics> {
-    turned(tensor, Calibration::rotations(section)?, watch)
+    turned(tensor, Calibration::rotations(section)?, None, watch)
 }
 
 /// The logits of both networks on a few seeded tokens.

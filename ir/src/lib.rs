@@ -34,6 +34,7 @@ pub mod text;
 pub mod types;
 pub mod value;
 pub mod verify;
+pub mod weight_store;
 
 pub use build::Builder;
 pub use curve::Curve;
@@ -48,3 +49,4 @@ pub use stage::Stage;
 pub use tensor::{Data, Tensor};
 pub use types::{Carrier, Code, Dim, Elem, Shape, Type};
 pub use value::{Value, WeightId};
+pub use weight_store::WeightStore;

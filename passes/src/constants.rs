@@ -7,20 +7,25 @@ use snnc_ir::eval::{Content, Evaluator, Memory};
 use snnc_ir::op::{ArrayOp, LeafOp};
 use snnc_ir::origin::NodeOrigin;
 use snnc_ir::types::Shape;
-use snnc_ir::{Binary, Builder, Diagnostic, Graph, Op, Stage, Tensor, Value, Weight};
-use std::sync::Arc;
+use snnc_ir::weight_store::kept;
+use snnc_ir::{Binary, Builder, Diagnostic, Graph, Op, Stage, Tensor, Value, Weight, WeightStore};
 
 /// The same graph at `stage`, with constant expressions replaced by constants named after their first operand.
-pub fn fold(graph: &Graph, stage: Stage) -> Result<Graph, Diagnostic> {
-    folded(graph, stage, &|_| true)
+pub fn fold(graph: &Graph, stage: Stage, store: Option<&dyn WeightStore>) -> Result<Graph, Diagnostic> {
+    folded(graph, stage, store, &|_| true)
 }
 
 /// The same graph, with those expressions alone replaced that come to one number.
 pub fn fold_numbers(graph: &Graph) -> Result<Graph, Diagnostic> {
-    folded(graph, graph.stage, &|shape| shape.sizes().is_some_and(|sizes| sizes.iter().all(|&n| n == 1)))
+    folded(graph, graph.stage, None, &|shape| shape.sizes().is_some_and(|sizes| sizes.iter().all(|&n| n == 1)))
 }
 
-fn folded(graph: &Graph, stage: Stage, wanted: &dyn Fn(Shape) -> bool) -> Result<Graph, Diagnostic> {
+fn folded(
+    graph: &Graph,
+    stage: Stage,
+    store: Option<&dyn WeightStore>,
+    wanted: &dyn Fn(Shape) -> bool,
+) -> Result<Graph, Diagnostic> {
     let mut builder = Builder::new(stage, graph.context);
     let mut known: Vec<Option<Weight>> = Vec::with_capacity(graph.nodes.len());
     let mut map: Vec<Option<Value>> = Vec::with_capacity(graph.nodes.len());
@@ -28,7 +33,10 @@ fn folded(graph: &Graph, stage: Stage, wanted: &dyn Fn(Shape) -> bool) -> Result
         let operands: Option<Vec<&Weight>> = node.args.iter().map(|arg| known[arg.index()].as_ref()).collect();
         let constant = match (node.op, operands) {
             (Op::Leaf(LeafOp::Weight(id)), _) => Some(graph.weight(id).clone()),
-            (_, Some(args)) if !args.is_empty() && wanted(node.ty.shape()) => Some(evaluate(graph, value, &args)?),
+            (_, Some(args)) if !args.is_empty() && wanted(node.ty.shape()) => {
+                let (name, tensor) = evaluate(graph, value, &args)?;
+                Some(Weight { name, tensor: kept(store, tensor)? })
+            }
             _ => None,
         };
         // A constant is added where something that is not one uses it, so intermediate ones never show.
@@ -58,7 +66,8 @@ fn place(builder: &mut Builder, map: &[Option<Value>], known: &[Option<Weight>],
     }
 }
 
-fn evaluate(graph: &Graph, value: Value, args: &[&Weight]) -> Result<Weight, Diagnostic> {
+/// The constant's name and what it is.
+fn evaluate(graph: &Graph, value: Value, args: &[&Weight]) -> Result<(String, Tensor), Diagnostic> {
     let node = graph.node(value);
     let sizes = node.ty.shape().sizes().ok_or_else(|| {
         Diagnostic::new(graph.origin(value), format!("`{}` of constants depends on the number of tokens", node.op))
@@ -76,7 +85,7 @@ fn evaluate(graph: &Graph, value: Value, args: &[&Weight]) -> Result<Weight, Dia
         Some(data) => Tensor::f32(&sizes, data),
         None => by_evaluator(node.op, args, graph.origin(value), sizes)?,
     };
-    Ok(Weight { name, tensor: Arc::new(tensor) })
+    Ok((name, tensor))
 }
 
 /// The result where the shapes are common ones.

@@ -1,13 +1,13 @@
 //! What passes know besides the graph.
 
 use crate::fit::QuantPlan;
-use crate::moments::SiteMoments;
+use crate::moments::MomentSource;
 use crate::options::Rotations;
 use crate::side_by_side::SideBySide;
 use indexmap::IndexMap;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::site::Site;
-use snnc_ir::{Tensor, Value};
+use snnc_ir::{Tensor, Value, WeightStore};
 use std::sync::Arc;
 
 /// What tokens make of the residual stream where a sequence begins with them: constants of the network.
@@ -21,14 +21,16 @@ pub struct StartRows {
 
 /// What passes know besides the graph.
 #[derive(Clone, Debug, Default)]
-pub struct Context {
+pub struct Context<'a> {
     /// What `rotate` turns.
     pub rotations: Rotations,
     /// The levels of every site, by value of the simplified and rotated graph.
     pub quant_plan: QuantPlan,
-    /// Second moments of what projections read, by value of the same graph: with them their weights are rounded so that errors
+    /// Who knows second moments of what projections read, by value of the same graph: with them their weights are rounded so that errors
     /// compensate each other, without them to nearest.
-    pub moments: Arc<SiteMoments>,
+    pub moments: Option<&'a dyn MomentSource>,
+    /// Where large weights lie that passes make; in memory without one. It changes no result.
+    pub store: Option<&'a dyn WeightStore>,
     /// How panels of weights are rounded. It changes no result.
     pub side_by_side: SideBySide,
     /// int8 weights that a program has already, by name: `rounded_weights` of it. They are taken instead of being rounded again.

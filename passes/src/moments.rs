@@ -3,7 +3,9 @@
 
 use crate::products::{ProductOperand, ProductPart, products};
 use indexmap::IndexMap;
-use snnc_ir::Value;
+use snnc_ir::{Diagnostic, Value};
+use std::fmt::Debug;
+use std::sync::Arc;
 
 /// Sums over rows of the products of two channels each, around a point near the mean, so that little cancels.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,7 +21,22 @@ pub struct InputMoments {
 }
 
 /// By site.
-pub type SiteMoments = IndexMap<Value, InputMoments>;
+pub type SiteMoments = IndexMap<Value, Arc<InputMoments>>;
+
+/// Who knows moments when weights are rounded. Those of all sites may be more than memory holds, so they are asked for site by site.
+pub trait MomentSource: Debug + Sync {
+    /// The moments of a site; `None` where none were measured.
+    ///
+    /// # Errors
+    /// They could not be measured.
+    fn moments(&self, site: Value) -> Result<Option<Arc<InputMoments>>, Diagnostic>;
+}
+
+impl MomentSource for SiteMoments {
+    fn moments(&self, site: Value) -> Result<Option<Arc<InputMoments>>, Diagnostic> {
+        Ok(self.get(&site).cloned())
+    }
+}
 
 /// The bytes of the moments of a site of so many channels.
 pub fn moments_bytes(width: usize) -> usize {

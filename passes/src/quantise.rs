@@ -16,7 +16,7 @@ use crate::context::{Context, StartRows};
 use crate::features::{self, Features};
 use crate::fit::{QuantParams, QuantPlan};
 use crate::levels::Levels;
-use crate::moments::SiteMoments;
+use crate::moments::MomentSource;
 use crate::side_by_side::SideBySide;
 use crate::sites;
 use compensate::Feedback;
@@ -43,7 +43,7 @@ pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> 
     let mut pass = Quantise {
         graph,
         quant_plan: &context.quant_plan,
-        moments: &context.moments,
+        moments: context.moments,
         start: context.start.as_deref(),
         start_ids: None,
         rounded_weights: &context.rounded_weights,
@@ -74,7 +74,7 @@ struct Quantise<'a> {
     graph: &'a Graph,
     quant_plan: &'a QuantPlan,
     /// What weights are rounded by, where it was measured.
-    moments: &'a SiteMoments,
+    moments: Option<&'a dyn MomentSource>,
     /// What tokens that texts begin with make of the residual stream.
     start: Option<&'a StartRows>,
     /// Their pairs of ids in the new graph.
@@ -326,7 +326,7 @@ impl Quantise<'_> {
             return self.dense_linear(value, layout, &site_name);
         };
         let inputs = fit.scale.len();
-        let feedback = self.feedback((site, 0), &fit, &(0..inputs).collect::<Vec<usize>>());
+        let feedback = self.feedback((site, 0), &fit, &(0..inputs).collect::<Vec<usize>>())?;
         let folded = fold_scale(w, bias, layout, &fit, self.rounding(feedback.as_deref()));
         let most = fit.levels.most();
         let levels = self.levels(site, &site_name)?;
@@ -341,19 +341,25 @@ impl Quantise<'_> {
     }
 
     /// What errors of weights come to at later inputs, for some channels of a site. `None` where no moments were measured.
-    fn feedback(&mut self, of: (Value, usize), fit: &QuantParams, channels: &[usize]) -> Option<Arc<Feedback>> {
+    fn feedback(
+        &mut self,
+        of: (Value, usize),
+        fit: &QuantParams,
+        channels: &[usize],
+    ) -> Result<Option<Arc<Feedback>>, Diagnostic> {
         if let Some((found, feedback)) = &self.feedback
             && *found == of
         {
-            return feedback.clone();
+            return Ok(feedback.clone());
         }
         let is_head = self.sites.get(&of.0).is_some_and(|site| site.role == Role::Head);
-        let moments = self.moments.get(&of.0).filter(|_| !(is_head && self.rounds_head_alone))?;
+        let asked = self.moments.filter(|_| !(is_head && self.rounds_head_alone));
+        let Some(moments) = asked.map_or(Ok(None), |source| source.moments(of.0))? else { return Ok(None) };
         let scale = group_scale(fit, of.1, channels);
         let centre: Vec<f32> = channels.iter().map(|&c| fit.zero_point[c]).collect();
-        let feedback = Feedback::new(moments, channels, &scale, &centre, self.side_by_side.clone()).map(Arc::new);
+        let feedback = Feedback::new(&moments, channels, &scale, &centre, self.side_by_side.clone()).map(Arc::new);
         self.feedback = Some((of, feedback.clone()));
-        feedback
+        Ok(feedback)
     }
 
     /// The integer product; where its sums might leave 32 bits several, each with the weights of some inputs.
@@ -416,7 +422,7 @@ impl Quantise<'_> {
         };
         let [common, few] = split_outputs(w, layout, fit.scale.len(), bias.len(), &residual.outputs);
         let levels = self.levels(site, site_name)?;
-        let feedback = self.feedback((site, 0), &fit, &(0..fit.scale.len()).collect::<Vec<usize>>());
+        let feedback = self.feedback((site, 0), &fit, &(0..fit.scale.len()).collect::<Vec<usize>>())?;
         let common = self.integer_linear([levels], name, [&common, bias], &fit, feedback.as_deref(), &origin)?;
         let name = format!("{name}.residual");
         let fit = QuantParams {
@@ -531,7 +537,7 @@ impl Quantise<'_> {
                 self.builder.add(Op::Dense(DenseOp::Linear(Layout::InputMajor)), &[x, w, zero], &origin)?
             } else {
                 let none = vec![0.0; channels.len()];
-                let feedback = self.feedback((site, group), fit, &channels);
+                let feedback = self.feedback((site, group), fit, &channels)?;
                 let folded = fold_input_major(&w, &zeros, &scale, &none, self.rounding(feedback.as_deref()));
                 let sums = self.products(levels, &name, folded.weight, fit.levels.most(), &origin)?;
                 let scale = folded.scale.iter().map(|s| s * unit).collect();

@@ -66,7 +66,7 @@ pub fn raise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     let raised = rewrite(graph, RULES, tolerance, &price, Stage::Imported, |terms, stuck| {
         refusal::unraised(terms, graph, stuck)
     })?;
-    Ok(sites::annotated(constants::fold(&raised, Stage::Tensor)?))
+    Ok(sites::annotated(constants::fold(&raised, Stage::Tensor, context.store)?))
 }
 
 /// What an operation costs here: whether it belongs to the Tensor stage, and one per node. What depends on constants only

@@ -19,7 +19,8 @@ use heads::turned_heads;
 use hidden::turned_hidden;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{ArrayOp, DenseOp, Layout, LeafOp, LevelOp};
-use snnc_ir::{Binary, Builder, Diagnostic, ErrorCode, Graph, Node, Op, Tensor, Value, WeightId};
+use snnc_ir::weight_store::kept;
+use snnc_ir::{Binary, Builder, Diagnostic, ErrorCode, Graph, Node, Op, Tensor, Value, WeightId, WeightStore};
 use std::collections::HashMap;
 use std::sync::Arc;
 use stream::ResidualStream;
@@ -32,13 +33,13 @@ use weights::{AxisTurn, AxisTurns, Turner};
 /// by a projection.
 pub fn rotate(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     let Rotations { residual, heads, hidden } = context.rotations;
-    let graph = if hidden { &turned_hidden(graph)? } else { graph };
+    let graph = if hidden { &turned_hidden(graph, context.store)? } else { graph };
     if !residual && !heads {
         return Ok(graph.clone());
     }
     let stream = if residual { ResidualStream::of(graph)? } else { ResidualStream::none(graph) };
     let heads = if heads { turned_heads(graph)? } else { vec![None; graph.nodes.len()] };
-    Rebuild::new(graph, stream, heads).graph().map_err(Diagnostics::from)
+    Rebuild::new(graph, stream, heads, context.store).graph().map_err(Diagnostics::from)
 }
 
 /// What of a Tensor graph can be rotated, and why the rest cannot.
@@ -63,13 +64,20 @@ struct Rebuild<'g> {
     turner: Turner,
     /// Weights that were turned.
     turned: HashMap<(WeightId, AxisTurns), Arc<Tensor>>,
+    /// Where they lie.
+    store: Option<&'g dyn WeightStore>,
 }
 
 impl<'g> Rebuild<'g> {
-    fn new(graph: &'g Graph, stream: ResidualStream, heads: Vec<Option<usize>>) -> Self {
+    fn new(
+        graph: &'g Graph,
+        stream: ResidualStream,
+        heads: Vec<Option<usize>>,
+        store: Option<&'g dyn WeightStore>,
+    ) -> Self {
         let builder = Builder::new(graph.stage, graph.context);
         let forms = Vec::with_capacity(graph.nodes.len());
-        Self { graph, stream, heads, builder, forms, turner: Turner::default(), turned: HashMap::new() }
+        Self { graph, stream, heads, builder, forms, turner: Turner::default(), turned: HashMap::new(), store }
     }
 
     fn graph(mut self) -> Result<Graph, Diagnostic> {
@@ -153,7 +161,7 @@ impl<'g> Rebuild<'g> {
             Some(made) => made.clone(),
             None => {
                 let made = self.turner.turned(&weight.tensor, turns);
-                let made = Arc::new(made.ok_or_else(|| lost(self.graph, value))?);
+                let made = kept(self.store, made.ok_or_else(|| lost(self.graph, value))?)?;
                 self.turned.insert((id, turns), made.clone());
                 made
             }

@@ -19,13 +19,13 @@ use snnc_ir::op::{ArrayOp, DenseOp, Layout, Perm};
 use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage};
 
 /// The Tensor graph with gains and biases folded.
-pub fn simplify(graph: &Graph, _: &Context) -> Result<Graph, Diagnostics> {
+pub fn simplify(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     let lost = |_: &Terms, _: &[egg::Id]| {
         Diagnostics::from(Diagnostic::new("", "simplification lost a value; this is a defect of snnc"))
     };
     // Constant expressions are only legal before the Tensor stage, which they are folded for.
     let simplified = rewrite(graph, RULES, TOLERANCE, &price, Stage::Imported, lost)?;
-    Ok(sites::annotated(constants::fold(&simplified, Stage::Tensor)?))
+    Ok(sites::annotated(constants::fold(&simplified, Stage::Tensor, context.store)?))
 }
 
 /// Operations of one token: a gain and a bias multiply and add once per channel.

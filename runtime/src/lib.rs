@@ -56,7 +56,7 @@ pub use jit::code_map::{CodeMap, CodeRange};
 pub use jit::schedule::{FORWARD, FunctionListing};
 pub use kernel_costs::KernelCosts;
 pub use kernels::{ISAS, Isa};
-pub use memory_limit::{MemoryReservation, memory_limit, set_memory_limit};
+pub use memory_limit::{MemoryReservation, memory_in_words, memory_limit, set_memory_limit};
 pub use meter::{Executed, MatmulCounts};
 pub use outputs::Outputs;
 pub use plan::PlanRow;

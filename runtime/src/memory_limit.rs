@@ -6,7 +6,7 @@
 use snnc_ir::{Diagnostic, ErrorCode};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+use sysinfo::{MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 
 /// Bytes that reservations may take together; 0 where nobody has said.
 static LIMIT: AtomicU64 = AtomicU64::new(0);
@@ -31,13 +31,23 @@ pub fn memory_limit() -> u64 {
 /// What the system, or the group of processes that this one is in, has left.
 fn available() -> u64 {
     let memory = MemoryRefreshKind::nothing().with_ram();
-    let Ok(system) = System::new_with_specifics(RefreshKind::nothing().with_memory(memory)) else { return u64::MAX };
-    let left = system.cgroup_limits().map_or(u64::MAX, |group| group.free_memory);
+    let Ok(mut system) = System::new_with_specifics(RefreshKind::nothing().with_memory(memory)) else {
+        return u64::MAX;
+    };
+    let left = group_left(&mut system).unwrap_or(u64::MAX);
     match system.available_memory().min(left) {
         // Nothing is known.
         0 => u64::MAX,
         bytes => bytes,
     }
+}
+
+/// What the group of processes that this one is in has left. Pages of files are no loss: they make room.
+fn group_left(system: &mut System) -> Option<u64> {
+    let own = sysinfo::get_current_pid().ok()?;
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[own]), false, ProcessRefreshKind::nothing());
+    let group = system.process(own).and_then(|process| process.cgroup_limits()).or_else(|| system.cgroup_limits())?;
+    Some(group.total_memory.saturating_sub(group.rss))
 }
 
 /// Bytes that are kept from others until this is dropped.
@@ -87,12 +97,13 @@ impl Drop for MemoryReservation {
 }
 
 fn too_much(bytes: u128, what: &str, left: u64) -> Diagnostic {
-    let message = format!("{what}: {} of memory are needed, {} are left", size(bytes), size(u128::from(left)));
+    let message =
+        format!("{what}: {} of memory are needed, {} are left", memory_in_words(bytes), memory_in_words(left.into()));
     Diagnostic::new("", message).code(ErrorCode::RUN).note("--max-memory SIZE sets another limit")
 }
 
-/// Bytes as a person reads them.
-fn size(bytes: u128) -> String {
+/// Bytes of memory as a person reads them.
+pub fn memory_in_words(bytes: u128) -> String {
     match bytes {
         0..0x10_0000 => format!("{} KiB", bytes.div_ceil(1 << 10)),
         0x10_0000..0x4000_0000 => format!("{:.1} MiB", bytes as f64 / f64::from(1u32 << 20)),

@@ -25,7 +25,7 @@ pub fn build(blueprint: &Blueprint, checkpoint: &FolderTensors) -> Result<Graph,
 /// A network in the making.
 struct NetworkBuilder<'a> {
     builder: Builder,
-    checkpoint: &'a FolderTensors,
+    checkpoint: &'a FolderTensors<'a>,
     /// Constants that are the same in many places, by what they hold and how many.
     constants: BTreeMap<(String, usize), Arc<Tensor>>,
     /// Weights that cannot be used.

@@ -6,9 +6,9 @@
 use crate::folder::WeightFiles;
 use crate::tensor_file::{self, StoredTensor, TensorFile, place};
 use half::{bf16, f16};
-use snnc_ir::Tensor;
 use snnc_ir::diagnostic::{Diagnostic, Diagnostics, ErrorCode};
 use snnc_ir::tensor::{Buffer, Data, SharedBytes};
+use snnc_ir::{Tensor, WeightStore};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::ops::Range;
@@ -23,10 +23,12 @@ const LISTED: usize = 8;
 
 /// Files of tensors.
 #[derive(Debug)]
-pub struct FolderTensors {
+pub struct FolderTensors<'a> {
     files: Vec<TensorFile>,
     /// The file of every tensor.
     by_name: BTreeMap<String, usize>,
+    /// Where weights lie that have other elements in their files.
+    store: Option<&'a dyn WeightStore>,
 }
 
 /// Which tensor is wanted, and how large it must be.
@@ -66,12 +68,16 @@ impl TensorPart {
     }
 }
 
-impl FolderTensors {
-    /// Reads the headers of all files.
+impl<'a> FolderTensors<'a> {
+    /// Reads the headers of all files. `store` keeps weights whose elements are not f32 in them.
     ///
     /// # Errors
     /// Everything that is wrong with a file; a tensor that is in two files, or not where the list puts it.
-    pub fn read(weights: &WeightFiles, open: &OpenFile<'_>) -> Result<Self, Diagnostics> {
+    pub fn read(
+        weights: &WeightFiles,
+        open: &OpenFile<'_>,
+        store: Option<&'a dyn WeightStore>,
+    ) -> Result<Self, Diagnostics> {
         let (mut files, mut by_name, mut diagnostics) = (Vec::new(), BTreeMap::new(), Diagnostics::new());
         for (at, path) in weights.files.iter().enumerate() {
             let shown = path.display().to_string();
@@ -98,7 +104,7 @@ impl FolderTensors {
             }
         }
         diagnostics.truncate(LISTED);
-        diagnostics.or_else(Self { files, by_name })
+        diagnostics.or_else(Self { files, by_name, store })
     }
 
     /// Names of all tensors, in order.
@@ -179,7 +185,7 @@ impl FolderTensors {
     /// The weight that a part of a tensor is, which was checked.
     ///
     /// # Errors
-    /// It holds a number that is not finite.
+    /// It holds a number that is not finite; there is no room for it.
     pub fn take(&self, part: &TensorPart) -> Result<Tensor, Diagnostic> {
         let name = &part.of.name;
         let (file, stored) = self.stored(name).ok_or_else(|| wrong(name, "is missing"))?;
@@ -190,7 +196,11 @@ impl FolderTensors {
             let message = format!("it holds {what} (element {i} of {})", data.len());
             return Err(wrong(name, message).note("a weight that is not finite makes every output NaN"));
         }
-        Ok(Tensor::new(sizes, Data::F32(data)))
+        let tensor = Tensor::new(sizes, Data::F32(data));
+        match self.store {
+            Some(store) => store.keep(tensor),
+            None => Ok(tensor),
+        }
     }
 }
 

@@ -30,7 +30,7 @@ use checkpoint::{FolderTensors, OpenFile};
 use config::Config;
 use folder::WeightFiles;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
-use snnc_ir::{Diagnostic, Graph, verify};
+use snnc_ir::{Diagnostic, Graph, WeightStore, verify};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -69,7 +69,7 @@ pub struct FolderOptions {
     pub architectures: Option<PathBuf>,
 }
 
-/// Reads the network of a folder. `open` gives the bytes of a file, mapped or read.
+/// Reads the network of a folder. `open` gives the bytes of a file, mapped or read; `store` keeps weights that are none of its bytes.
 ///
 /// # Errors
 /// Everything about the folder that is wrong or not supported, each with its file, and its key or tensor.
@@ -78,6 +78,7 @@ pub fn import(
     weights: &WeightFiles,
     options: &FolderOptions,
     open: &OpenFile<'_>,
+    store: Option<&dyn WeightStore>,
 ) -> Result<FolderImport, Diagnostics> {
     let place = folder.join(folder::CONFIG);
     if !place.is_file() {
@@ -99,7 +100,7 @@ pub fn import(
         None => return Err(unknown(&config, &name, &table).into()),
     };
     check_class(&mut config, &architecture.classes, &name);
-    let checkpoint = FolderTensors::read(weights, open)?;
+    let checkpoint = FolderTensors::read(weights, open, store)?;
     config.set_defaults(&architecture.defaults);
     config.overlook(&architecture.inert);
     architecture.refused.iter().for_each(|(key, rule)| config.refuse_others(key, rule));

@@ -91,7 +91,7 @@ use import::ImportOptions;
 use import::inputs::{self, InputBindings};
 use model::{OnnxModel, OnnxNode};
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
-use snnc_ir::{Diagnostic, Graph, verify};
+use snnc_ir::{Diagnostic, Graph, WeightStore, verify};
 use std::path::Path;
 
 /// Names of all operators that are known.
@@ -167,15 +167,19 @@ pub struct OnnxOrigin {
 /// # Errors
 /// Everything about the file that is wrong or not supported, each with its place in the file.
 pub fn import(path: &Path) -> Result<Import, Diagnostics> {
-    import_with(path, &ImportOptions::default())
+    import_with(path, &ImportOptions::default(), None)
 }
 
-/// The same, with what a user says of it.
+/// The same, with what a user says of it; `store` keeps weights that are no f32 in their files.
 ///
 /// # Errors
-/// As of `import`; a name that is no input's, a context that cannot be had.
-pub fn import_with(path: &Path, options: &ImportOptions) -> Result<Import, Diagnostics> {
-    let model = read::read(path)?;
+/// As of `import`; a name that is no input's, a context that cannot be had, no room for weights.
+pub fn import_with(
+    path: &Path,
+    options: &ImportOptions,
+    store: Option<&dyn WeightStore>,
+) -> Result<Import, Diagnostics> {
+    let model = read::read_kept(path, store)?;
     import_model_with(model, options).map_err(|diagnostics| diagnostics.in_file(&path.display().to_string()))
 }
 

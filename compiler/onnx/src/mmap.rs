@@ -14,7 +14,11 @@ static MAPPINGS: Mutex<Vec<Weak<Mmap>>> = Mutex::new(Vec::new());
 
 /// A file's bytes, which stay on the disk.
 pub fn map(path: &Path) -> io::Result<SharedBytes> {
-    let file = fs::File::open(path)?;
+    map_file(&fs::File::open(path)?)
+}
+
+/// The same of a file that is open, whether or not it has a name.
+pub fn map_file(file: &File) -> io::Result<SharedBytes> {
     if file.metadata()?.len() == 0 {
         return Ok(Arc::new(Vec::new()));
     }
@@ -22,7 +26,7 @@ pub fn map(path: &Path) -> io::Result<SharedBytes> {
     // ends this process with SIGBUS; somebody who rewrites it in place changes numbers, never memory safety, since all
     // indices were checked against this mapping's length. `tests/hostile.rs` covers truncated and changed files.
     #[allow(unsafe_code)]
-    let map = unsafe { Mmap::map(&file)? };
+    let map = unsafe { Mmap::map(file)? };
     // What is read from the disk now then lies in large pages, where the system can: walking over weights of which every 4 KiB
     // have to be looked up gives up to a third of the memory's speed away. A system that cannot refuses; it is only slower.
     #[cfg(target_os = "linux")]

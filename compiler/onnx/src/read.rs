@@ -15,8 +15,8 @@ use bytes::Bytes;
 use functions::Functions;
 use indexmap::IndexMap;
 use prost::Message;
-use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::ErrorCode;
+use snnc_ir::{Diagnostic, WeightStore};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +26,14 @@ use std::sync::Arc;
 /// # Errors
 /// What is wrong and at which byte, tensor or file.
 pub fn read(path: &Path) -> Result<OnnxModel, Diagnostic> {
+    read_kept(path, None)
+}
+
+/// The same; `store` keeps f32 that the files have in other types.
+///
+/// # Errors
+/// As of `read`; no room for weights.
+pub fn read_kept(path: &Path, store: Option<&dyn WeightStore>) -> Result<OnnxModel, Diagnostic> {
     let unread = |what: String| Diagnostic::new(path.display().to_string(), what).code(ErrorCode::FILE);
     let failed = |e: std::io::Error| unread(format!("cannot be read: {e}"));
     let metadata = std::fs::metadata(path).map_err(failed)?;
@@ -34,7 +42,7 @@ pub fn read(path: &Path) -> Result<OnnxModel, Diagnostic> {
     }
     let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
     let file = ModelFile::open(path).map_err(failed)?;
-    model(file, |file| TensorSources::new(file, Some(folder)))
+    model(file, |file| TensorSources::new(file, Some(folder), store))
         .map_err(|e| e.in_file(path.display().to_string()).code(ErrorCode::ONNX_FILE))
 }
 
@@ -60,10 +68,10 @@ pub fn external_files(path: &Path) -> Vec<PathBuf> {
 /// What is wrong and at which byte or tensor.
 pub fn read_bytes(bytes: &[u8]) -> Result<OnnxModel, Diagnostic> {
     let file = ModelFile::of(Bytes::copy_from_slice(bytes));
-    model(file, |file| TensorSources::new(file, None)).map_err(|e| e.code(ErrorCode::ONNX_FILE))
+    model(file, |file| TensorSources::new(file, None, None)).map_err(|e| e.code(ErrorCode::ONNX_FILE))
 }
 
-fn model(file: ModelFile, sources: impl FnOnce(ModelFile) -> TensorSources) -> Result<OnnxModel, Diagnostic> {
+fn model<'a>(file: ModelFile, sources: impl FnOnce(ModelFile) -> TensorSources<'a>) -> Result<OnnxModel, Diagnostic> {
     let bytes = file.bytes();
     scan(&bytes)?;
     let len = bytes.len() as u64;
@@ -79,7 +87,7 @@ fn model(file: ModelFile, sources: impl FnOnce(ModelFile) -> TensorSources) -> R
     Ok(OnnxModel { opsets, producer, graph, bytes: len, hash: sources.hash() })
 }
 
-fn graph_of(proto: GraphProto, sources: &mut TensorSources) -> Result<OnnxGraph, Diagnostic> {
+fn graph_of(proto: GraphProto, sources: &mut TensorSources<'_>) -> Result<OnnxGraph, Diagnostic> {
     let mut initializers = IndexMap::with_capacity(proto.initializer.len());
     for tensor in proto.initializer {
         let (name, array) = array_of(tensor, sources)?;
@@ -94,7 +102,7 @@ fn graph_of(proto: GraphProto, sources: &mut TensorSources) -> Result<OnnxGraph,
     Ok(OnnxGraph { inputs, outputs, nodes: ordered(nodes), initializers })
 }
 
-fn array_of(tensor: TensorProto, sources: &mut TensorSources) -> Result<(String, OnnxArray), Diagnostic> {
+fn array_of(tensor: TensorProto, sources: &mut TensorSources<'_>) -> Result<(String, OnnxArray), Diagnostic> {
     let name = tensor.name.clone();
     let place = if name.is_empty() { "a tensor without a name".to_string() } else { format!("tensor {name}") };
     let array = tensor_data::array(tensor, sources).map_err(|message| Diagnostic::new(place, message))?;
@@ -112,7 +120,7 @@ fn port_of(proto: ValueInfoProto) -> Port {
     }
 }
 
-fn node_of(proto: NodeProto, sources: &mut TensorSources) -> Result<OnnxNode, Diagnostic> {
+fn node_of(proto: NodeProto, sources: &mut TensorSources<'_>) -> Result<OnnxNode, Diagnostic> {
     let mut attributes = IndexMap::with_capacity(proto.attribute.len());
     for mut attribute in proto.attribute {
         let name = std::mem::take(&mut attribute.name);
@@ -131,7 +139,7 @@ fn node_of(proto: NodeProto, sources: &mut TensorSources) -> Result<OnnxNode, Di
 }
 
 /// The attribute's own kind decides; files older than IR version 2 name none, and the field that is there does.
-fn attribute_of(proto: AttributeProto, sources: &mut TensorSources) -> Result<Attribute, Diagnostic> {
+fn attribute_of(proto: AttributeProto, sources: &mut TensorSources<'_>) -> Result<Attribute, Diagnostic> {
     let text = |bytes: Bytes| String::from_utf8_lossy(&bytes).into_owned();
     Ok(match (proto.kind(), proto.t, proto.g) {
         (1, ..) => Attribute::Float(proto.f.unwrap_or_default()),

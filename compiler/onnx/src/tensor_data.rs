@@ -8,7 +8,8 @@ use crate::proto::{StringStringEntryProto, TensorProto};
 use crate::tensor::{ArrayData, OnnxArray};
 use bytes::Bytes;
 use half::{bf16, f16};
-use snnc_ir::tensor::{Buffer, SharedBytes};
+use snnc_ir::tensor::{Buffer, Data, SharedBytes};
+use snnc_ir::{Tensor, WeightStore};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
@@ -22,17 +23,35 @@ const RANK_MAX: usize = 16;
 const READ_MIN: usize = 1 << 16;
 
 /// Where elements come from.
-pub(crate) struct TensorSources {
+pub(crate) struct TensorSources<'a> {
     file: ModelFile,
     /// What was read of the file, by place: hashed from the copy.
     copies: Vec<(usize, SharedBytes)>,
     beside: DataFiles,
+    /// Where f32 lie that the files have in other types.
+    store: Option<&'a dyn WeightStore>,
 }
 
-impl TensorSources {
+impl<'a> TensorSources<'a> {
     /// Of a file in `folder`; without one, no other file may be named.
-    pub fn new(file: ModelFile, folder: Option<PathBuf>) -> Self {
-        Self { file, copies: Vec::new(), beside: DataFiles::new(folder) }
+    pub fn new(file: ModelFile, folder: Option<PathBuf>, store: Option<&'a dyn WeightStore>) -> Self {
+        Self { file, copies: Vec::new(), beside: DataFiles::new(folder), store }
+    }
+
+    /// The same elements, as they lie from now on.
+    fn kept(&self, data: ArrayData) -> Result<ArrayData, String> {
+        match (data, self.store) {
+            (ArrayData::F32(Buffer::Owned(numbers)), Some(store)) => {
+                let kept = store.keep(Tensor::f32(&[numbers.len()], numbers));
+                match kept.map_err(|e| format!("{}: {}", e.place, e.message))?.into_data() {
+                    Data::F32(numbers) => Ok(ArrayData::F32(numbers)),
+                    Data::I32(_) | Data::I8(_) | Data::Panels(_) | Data::Groups { .. } => {
+                        unreachable!("a store keeps what it is given")
+                    }
+                }
+            }
+            (data, _) => Ok(data),
+        }
     }
 
     /// XXH3-64 of the whole file.
@@ -68,7 +87,7 @@ impl TensorSources {
 ///
 /// # Errors
 /// A sentence on its shape, its type or its elements.
-pub(crate) fn array(mut tensor: TensorProto, sources: &mut TensorSources) -> Result<OnnxArray, String> {
+pub(crate) fn array(mut tensor: TensorProto, sources: &mut TensorSources<'_>) -> Result<OnnxArray, String> {
     let (sizes, count) = sizes(&tensor.dims)?;
     let data = if tensor.data_location == EXTERNAL {
         let (bytes, range) = sources.beside.bytes(&tensor.external_data, bytes_of(tensor.data_type, count)?)?;
@@ -92,7 +111,7 @@ pub(crate) fn array(mut tensor: TensorProto, sources: &mut TensorSources) -> Res
     if data.len() != count {
         return Err(format!("its shape {:?} wants {count} elements, the file has {}", tensor.dims, data.len()));
     }
-    Ok(OnnxArray::new(sizes, data))
+    Ok(OnnxArray::new(sizes, sources.kept(data)?))
 }
 
 /// ONNX's number of f32.
@@ -280,7 +299,7 @@ mod tests {
     fn of(dims: &[i64], data_type: i32, raw: &[u8]) -> ArrayData {
         let file = ModelFile::of(Bytes::copy_from_slice(raw));
         let tensor = TensorProto { dims: dims.to_vec(), data_type, raw_data: Some(file.bytes()), ..Default::default() };
-        array(tensor, &mut TensorSources::new(file, None)).expect("an array").data().clone()
+        array(tensor, &mut TensorSources::new(file, None, None)).expect("an array").data().clone()
     }
 
     #[test]
@@ -306,7 +325,7 @@ mod tests {
         let off = bytes.as_ptr().align_offset(4);
         let file = ModelFile::of(bytes.clone());
         let hash = xxhash_rust::xxh3::xxh3_64(&bytes);
-        let mut sources = TensorSources::new(file, None);
+        let mut sources = TensorSources::new(file, None, None);
         for (start, copies) in [(off, 0), (off + READ_MIN + 1, 1)] {
             let raw = bytes.slice(start..start + READ_MIN);
             let address = raw.as_ptr() as usize;

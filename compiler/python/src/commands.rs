@@ -15,6 +15,7 @@ use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::front::OnnxOptions;
 use snnc::lints;
+use snnc::memory_budget::MemoryBudget;
 use snnc::option_values::{
     ENERGY_BATCH_MAX, budget, calibration_tokens, context, firing_rate, goal, price_lists as lists_of, text_or_ids,
     whole,
@@ -142,6 +143,7 @@ fn compile_options(
         },
         onnx,
         threads: asked.threads()?,
+        memory: MemoryBudget::beside(output),
         ..CompileOptions::new(model)
     };
     asked.finish()?;

@@ -12,7 +12,7 @@ use crate::progress::{Silent, Workers, cancelled};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::DenseOp;
 use snnc_ir::ssa::Ssa;
-use snnc_ir::{Graph, Node, Op, Value};
+use snnc_ir::{Graph, Node, Op, Value, WeightStore};
 use snnc_passes::cost::fan_out;
 use snnc_passes::fit::{QuantParams, QuantPlan, fit};
 use snnc_passes::observed::Observations;
@@ -47,6 +47,7 @@ pub(super) fn worthwhile(
     options: &QuantOptions,
     windows: &TokenWindows,
     starts: &[Vec<u32>],
+    store: Option<&dyn WeightStore>,
     workers: Workers<'_>,
 ) -> Result<Option<(Rotations, Graph)>, Diagnostics> {
     let (possible, reasons) = rotate::possible(tensor);
@@ -70,7 +71,7 @@ pub(super) fn worthwhile(
         if workers.progress.is_cancelled() {
             return Err(cancelled().into());
         }
-        let rotated = turned(tensor.clone(), rotations, &mut |_, _, _| {})?;
+        let rotated = turned(tensor.clone(), rotations, store, &mut |_, _, _| {})?;
         let nearness = trial.nearness(&rotated, &trial.seen(&rotated)?, rotations, &trial.options)?;
         let gain = gain(plain, finer, nearness);
         workers.progress.advance(1);

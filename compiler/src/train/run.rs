@@ -14,6 +14,7 @@ use crate::evaluate::Cut;
 use crate::file_use::FileUse;
 use crate::files::{self, FileId};
 use crate::front::{self, OnnxOptions};
+use crate::memory_budget::ConversionMemory;
 use crate::model::{Loaded, calibration_sample, stored_tokenizer, tokens_for};
 use crate::progress::{Progress, Workers};
 use crate::quant_options::training_free;
@@ -644,9 +645,16 @@ impl TrainingRun<'_, '_> {
             threads: self.options.threads,
         };
         let sample = calibration_sample(tokens, Some(&self.options.text), self.progress)?;
-        let ttfs =
-            convert::spiking_watched(reference.clone(), &sample, &convert_options, self.progress, &mut |_, _, _| {})?
-                .graph;
+        let memory = ConversionMemory::default();
+        let ttfs = convert::spiking_watched(
+            reference.clone(),
+            &sample,
+            &convert_options,
+            memory,
+            self.progress,
+            &mut |_, _, _| {},
+        )?
+        .graph;
         let search = Search {
             trained: &trained,
             ttfs: &ttfs,

@@ -3,7 +3,7 @@
 use super::journal::Journal;
 use super::point::{Allocation, Goal, Point};
 use super::search::{Candidate, TIMESTEPS, Tuner};
-use crate::calibrate::{calibrate, calibrate_with_moments, moment_tokens};
+use crate::calibrate::{MomentText, calibrate, calibrate_with_moments, moment_tokens, read_sites};
 use crate::compile::CompileOptions;
 use crate::convert;
 use crate::evaluate::Cut;
@@ -180,12 +180,15 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
     let workers = Workers { threads: options.threads, progress, ranks: options.ranks };
     let goal = options.goal();
     let quant = QuantOptions { zero_point: goal.zero_point(), ..QuantOptions::uniform(Levels::default()) };
-    let rotated = rotation::rotated(tensor, &quant, &windows, &[], workers, &mut |_, _, _| {})?;
+    let rotated = rotation::rotated(tensor, &quant, &windows, &[], None, workers, &mut |_, _, _| {})?;
     // Whoever follows the points' options is to rotate what was measured, or nothing.
     let base = QuantOptions { rotate: Rotate::These(rotated.rotations), ..quant };
     let tensor = rotated.tensor;
     let (seen, moments) = match base.rounding {
-        Rounding::Compensated => calibrate_with_moments(&tensor, &windows, &[], moment_tokens(false), workers)?,
+        Rounding::Compensated => {
+            let text = MomentText { windows: &windows, constants: &[], tokens: moment_tokens(false) };
+            calibrate_with_moments(&tensor, text, &read_sites(&tensor), workers)?
+        }
         Rounding::Nearest => (calibrate(&tensor, &windows, &[], workers)?, SiteMoments::new()),
     };
     let probe_tokens = options.probe_tokens.unwrap_or_else(|| ledger::tokens(&tensor));
@@ -209,7 +212,7 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
         journal: &journal,
         tensor: &tensor,
         seen: &seen,
-        moments: &Arc::new(moments),
+        moments: &moments,
         ids: &text.ids,
         ranges: &ranges,
         probe_tokens,

@@ -18,7 +18,7 @@ use snnc_ir::{Diagnostic, Graph, Value};
 use snnc_passes::cost::{Form, Number, Part, fan_out};
 use snnc_passes::fit::{QuantParams, QuantPlan, fit};
 use snnc_passes::levels::Levels;
-use snnc_passes::moments::SiteMoments;
+use snnc_passes::moments::{MomentSource, SiteMoments};
 use snnc_passes::observed::Observations;
 use snnc_passes::options::{Override, QuantOptions};
 use snnc_passes::quantise::quantise;
@@ -52,7 +52,7 @@ pub struct Tuner<'a> {
     /// What its sites hold on the calibration text.
     pub seen: &'a Observations,
     /// Which channels go together on it: by them the weights of a point are rounded, without them to nearest.
-    pub moments: &'a Arc<SiteMoments>,
+    pub moments: &'a SiteMoments,
     /// Tokens that points are measured on.
     pub ids: &'a [u32],
     /// Windows of them.
@@ -212,7 +212,7 @@ impl Tuner<'_> {
         let membrane = options.membrane;
         let rotations = options.rotate.named();
         let side_by_side = side_by_side(self.workers.threads)?;
-        let moments = self.moments.clone();
+        let moments = Some(self.moments as &dyn MomentSource);
         let context = Context { rotations, quant_plan, membrane, moments, side_by_side, ..Context::default() };
         let graph = run(back, self.tensor.clone(), &context, &mut |_, _, _| {})?;
         let graph = snnc_passes::collapse::collapse(&graph)?;

@@ -14,7 +14,8 @@ use super::refusal::refused;
 use snnc_ir::hadamard::{HadamardMatrix, HadamardSize};
 use snnc_ir::op::{DenseOp, Layout, LeafOp};
 use snnc_ir::random::SplitMix64;
-use snnc_ir::{Builder, Diagnostic, Graph, Node, Op, Tensor, Value};
+use snnc_ir::weight_store::kept;
+use snnc_ir::{Builder, Diagnostic, Graph, Node, Op, Tensor, Value, WeightStore};
 use std::sync::Arc;
 
 /// The seed of the signs.
@@ -24,7 +25,7 @@ const SEED: u64 = 0x4861_6461_6d61_7264;
 ///
 /// # Errors
 /// There is none.
-pub(super) fn turned_hidden(graph: &Graph) -> Result<Graph, Diagnostic> {
+pub(super) fn turned_hidden(graph: &Graph, store: Option<&dyn WeightStore>) -> Result<Graph, Diagnostic> {
     check(graph)?;
     let turns = hidden_layers(graph);
     let mut builder = Builder::new(graph.stage, graph.context);
@@ -39,7 +40,12 @@ pub(super) fn turned_hidden(graph: &Graph) -> Result<Graph, Diagnostic> {
         for (i, arg) in node.args.iter().enumerate() {
             args.push(match (map[arg.index()], graph.constant(*arg)) {
                 (Some(new), _) => new,
-                (None, Some(weight)) => builder.weight(&weight.name, turned(&turns, value, node, i, &weight.tensor)),
+                (None, Some(weight)) => {
+                    let made = turned(&turns, value, node, i, &weight.tensor);
+                    let is_new = !Arc::ptr_eq(&made, &weight.tensor);
+                    let made = if is_new { kept(store, Arc::unwrap_or_clone(made))? } else { made };
+                    builder.weight(&weight.name, made)
+                }
                 (None, None) => unreachable!("operands come before users"),
             });
         }
@@ -193,7 +199,7 @@ weight @narrow : f32[4] = fill(seed=7)
     fn the_outputs_are_the_same() {
         for outputs_of in ["output a = %5\noutput b = %6", "output a = %5\noutput b = %6\noutput c = %3"] {
             let before = graph(&format!("{GATED}\n{outputs_of}\n"));
-            let after = turned_hidden(&before).expect("it fits");
+            let after = turned_hidden(&before, None).expect("it fits");
             assert_eq!(hidden_layers(&before).len(), 1);
             let text = print(&after);
             assert!(text.contains("hadamard[order=12,power=1]"), "{text}");
@@ -212,7 +218,7 @@ weight @narrow : f32[4] = fill(seed=7)
         {
             let more = if outputs_of.contains("%7") { "%7 = curve[silu](%4) : f32[tokens,24]\n" } else { "" };
             let before = graph(&format!("{GATED}{more}\n{outputs_of}\n"));
-            let told = turned_hidden(&before).expect_err("none can be turned").to_string();
+            let told = turned_hidden(&before, None).expect_err("none can be turned").to_string();
             assert!(told.contains("hidden layers cannot be rotated"), "{told}");
         }
     }

@@ -183,12 +183,12 @@ pub fn check(bytes: &[u8]) -> Result<Verdict, String> {
         Err(errors) if errors.is_empty() => return Err("it is refused without a word".into()),
         Err(_) => return Ok(Verdict::Refused),
     };
-    let DenseNetwork { tensor, proof, .. } = match front::onnx_network(Path::new("fuzz"), &import, None, &mut |_, _| {})
-    {
-        Ok(network) => network,
-        Err(errors) if errors.is_empty() => return Err("it is refused without a word".into()),
-        Err(_) => return Ok(Verdict::Refused),
-    };
+    let DenseNetwork { tensor, proof, .. } =
+        match front::onnx_network(Path::new("fuzz"), &import, None, None, &mut |_, _| {}) {
+            Ok(network) => network,
+            Err(errors) if errors.is_empty() => return Err("it is refused without a word".into()),
+            Err(_) => return Ok(Verdict::Refused),
+        };
     let Some(proof) = proof else { return Err("an ONNX file was not proved".into()) };
     for seed in DRAWS {
         // Tokens of which the file's own logits are not finite say nothing.
