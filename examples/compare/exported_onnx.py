@@ -1,4 +1,4 @@
-"""Compares an exported ONNX file with its program: onnx.py MODEL.snn FILE.onnx IDS.npy [SNNC].
+"""Compares an exported ONNX file with its program: exported_onnx.py MODEL.snn FILE.onnx IDS.npy [SNNC].
 
 IDS.npy holds token ids, [n] or [texts, n]. Prints the share of tokens after which onnxruntime and snnc predict the same token, and the largest
 difference of a logit. The exit status is 1 if the share is below 0.999. SNNC is the command, `snnc` without one.
