@@ -59,7 +59,7 @@ pub struct TokenThresholds<'a> {
     pub values: &'a [f32],
 }
 
-impl TokenThresholds<'_> {
+impl<'a> TokenThresholds<'a> {
     /// Of one head of keys and of values, from the first key that is seen on.
     fn columns(self, heads: Heads, head: usize, [queries, keys, seen]: [usize; 3], columns: &mut [Vec<f32>; 2]) {
         let kv = heads.kv as usize;
@@ -69,6 +69,11 @@ impl TokenThresholds<'_> {
             column.clear();
             column.extend(rows.iter().skip(seen * kv + head).step_by(kv));
         }
+    }
+
+    /// As query head `h` sees them, with the columns of its keys and values.
+    fn seen_by(self, heads: Heads, h: usize, [keys, values]: &'a [Vec<f32>; 2]) -> KeyThresholds<'a> {
+        KeyThresholds { queries: &self.queries[h..], heads: heads.query as usize, keys, values }
     }
 
     /// Of head `h` of query `i`, which stands at position `at`, and of the keys and values that it meets.
@@ -170,12 +175,7 @@ pub(super) fn heads<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
         out: [(h - heads.start) * width, heads.len() * width],
         slope: shape.slope[h],
         falls: &[],
-        thresholds: shape.thresholds.map(|all| KeyThresholds {
-            queries: &all.queries[h..],
-            heads: shape.slope.len(),
-            keys: &columns[0],
-            values: &columns[1],
-        }),
+        thresholds: shape.thresholds.map(|all| all.seen_by(shape.heads, h, &columns)),
         late,
         table: &table,
         past: past - seen,
