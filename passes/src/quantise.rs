@@ -593,18 +593,14 @@ impl Quantise<'_> {
         let each = || channels.iter().zip(&inverse);
         let offset = each().map(|(&c, inverse)| (shift[c] - fit.zero_point[c]) * inverse).collect();
         let gain = each().map(|(&c, inverse)| unit[c] * inverse).collect();
-        let gain = self.constant(format!("{name}.gain"), gain);
-        let offset = self.constant(format!("{name}.offset"), offset);
-        let Levels { code, steps } = own;
-        let op = Op::Level(LevelOp::Quant { code, steps, curve: Curve::Identity });
         let found = if fit.by_token {
-            let x = self.builder.add(Op::Level(LevelOp::ScaleShift), &[x, gain, offset], &origin)?;
-            let peak = self.builder.add(Op::Level(LevelOp::RowMaxAbs { heads: 1 }), &[x], &origin)?;
-            let share = self.builder.add(Op::Array(ArrayOp::Binary(Binary::Div)), &[x, peak], &origin)?;
-            let gain = self.constant(format!("{name}.share.gain"), vec![own.most() as f32; channels.len()]);
-            let offset = self.constant(format!("{name}.share.offset"), vec![0.0; channels.len()]);
-            (self.builder.add(op, &[share, gain, offset], &origin)?, Some(peak))
+            let (levels, peak) = self.shares(x, [gain, offset], 1, own, &name, &origin)?;
+            (levels, Some(peak))
         } else {
+            let gain = self.constant(format!("{name}.gain"), gain);
+            let offset = self.constant(format!("{name}.offset"), offset);
+            let Levels { code, steps } = own;
+            let op = Op::Level(LevelOp::Quant { code, steps, curve: Curve::Identity });
             (self.builder.add(op, &[x, gain, offset], &origin)?, None)
         };
         self.groups.insert((site, group), found);
@@ -625,21 +621,38 @@ impl Quantise<'_> {
         let gain = unit.iter().zip(&inverse).map(|(unit, inverse)| unit * inverse).collect();
         let centred = shift.iter().zip(&fit.zero_point).map(|(shift, m)| shift - m);
         let offset = centred.zip(&inverse).map(|(x, inverse)| x * inverse).collect();
-        let gain = self.constant(format!("{name}.gain"), gain);
-        let offset = self.constant(format!("{name}.offset"), offset);
-        let x = self.builder.add(Op::Level(LevelOp::ScaleShift), &[x, gain, offset], &origin)?;
-        let peaks = self.builder.add(Op::Level(LevelOp::RowMaxAbs { heads: fit.heads }), &[x], &origin)?;
-        let list = (0..width).map(|c| (c * fit.heads as usize / width) as i32).collect();
-        let list = self.builder.weight(&format!("{name}.heads"), Arc::new(Tensor::i32(&[width], list)));
-        let each = self.builder.add(Op::Level(LevelOp::GatherChannels), &[peaks, list], &origin)?;
-        let share = self.builder.add(Op::Array(ArrayOp::Binary(Binary::Div)), &[x, each], &origin)?;
-        let gain = self.constant(format!("{name}.share.gain"), vec![most; width]);
-        let offset = self.constant(format!("{name}.share.offset"), vec![0.0; width]);
-        let Levels { code, steps } = fit.levels;
-        let op = Op::Level(LevelOp::Quant { code, steps, curve: Curve::Identity });
-        let levels = self.builder.add(op, &[share, gain, offset], &origin)?;
+        let (levels, peaks) = self.shares(x, [gain, offset], fit.heads, fit.levels, name, &origin)?;
         self.groups.insert((site, 0), (levels, Some(peaks)));
         Ok((levels, peaks))
+    }
+
+    /// Levels of a potential's shares of its row's largest magnitude, or of that of each head, and these magnitudes.
+    fn shares(
+        &mut self,
+        x: Value,
+        [gain, offset]: [Vec<f32>; 2],
+        heads: u32,
+        levels: Levels,
+        name: &str,
+        origin: &NodeOrigin,
+    ) -> Result<(Value, Value), Diagnostic> {
+        let width = gain.len();
+        let gain = self.constant(format!("{name}.gain"), gain);
+        let offset = self.constant(format!("{name}.offset"), offset);
+        let x = self.builder.add(Op::Level(LevelOp::ScaleShift), &[x, gain, offset], origin)?;
+        let peaks = self.builder.add(Op::Level(LevelOp::RowMaxAbs { heads }), &[x], origin)?;
+        let mut each = peaks;
+        if heads > 1 {
+            let list = (0..width).map(|c| (c * heads as usize / width) as i32).collect();
+            let list = self.builder.weight(&format!("{name}.heads"), Arc::new(Tensor::i32(&[width], list)));
+            each = self.builder.add(Op::Level(LevelOp::GatherChannels), &[peaks, list], origin)?;
+        }
+        let share = self.builder.add(Op::Array(ArrayOp::Binary(Binary::Div)), &[x, each], origin)?;
+        let gain = self.constant(format!("{name}.share.gain"), vec![levels.most() as f32; width]);
+        let offset = self.constant(format!("{name}.share.offset"), vec![0.0; width]);
+        let Levels { code, steps } = levels;
+        let op = Op::Level(LevelOp::Quant { code, steps, curve: Curve::Identity });
+        Ok((self.builder.add(op, &[share, gain, offset], origin)?, peaks))
     }
 
     /// By which the constants of a site's neurons are called: the first projection that reads it gives its name.

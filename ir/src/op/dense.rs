@@ -200,6 +200,9 @@ impl DenseOp {
                 if let Some(fault) = heads.fault(q, k) {
                     return Err(fault);
                 }
+                if heads.thresholds {
+                    return Err("dense attention has no thresholds of tokens".into());
+                }
                 let wanted = f32_of(Shape::rows(q / heads.query as usize * heads.kv as usize));
                 if heads.alibi {
                     per_channel(args, 3, heads.query as usize)?;
