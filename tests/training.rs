@@ -22,7 +22,7 @@ use snnc_passes::levels::Levels;
 use snnc_passes::options::{Override, PHASES, QuantOptions, Rounding, Thresholds};
 use snnc_passes::relax::{Loss, Recipe, TrainGraph, Trainable, relax};
 use snnc_passes::residual::additions;
-use snnc_runtime::{Engine, TrainingEngine};
+use snnc_runtime::{Bf16Unit, Engine, GradientProducts, Isa, PlanOptions, TrainingEngine};
 use snnc_tests::{converted, demo_model, from_tensor, ids, imported, llama, options, run, snnc};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -153,6 +153,10 @@ fn divergence(own: &[f32], dense: &[f32], width: usize) -> f64 {
     each.sum::<f64>() / (own.len() / width) as f64
 }
 
+fn engine(graph: &Graph, tokens: usize, parameters: &[String]) -> TrainingEngine {
+    TrainingEngine::new(Arc::new(graph.clone()), tokens, parameters, PlanOptions::default()).unwrap()
+}
+
 /// Before a step the relaxed graph's loss is that of the program itself, level for level.
 #[test]
 fn an_untrained_relaxation_is_the_program() {
@@ -163,7 +167,7 @@ fn an_untrained_relaxation_is_the_program() {
             let relaxed = relax(&program, &teacher, recipe(train)).unwrap_or_else(|e| panic!("{name}: {e:?}"));
             assert_eq!(verify::verify(&relaxed.graph), Ok(()), "{name}");
             assert_eq!(verify::verify(&relaxed.constants), Ok(()), "{name}");
-            let mut whole = TrainingEngine::new(Arc::new(relaxed.graph.clone()), WINDOW, &relaxed.parameters).unwrap();
+            let mut whole = engine(&relaxed.graph, WINDOW, &relaxed.parameters);
             let start = starts(&relaxed);
             whole.run(&text, &start).unwrap();
             let own = run(&program, options(Engine::Interpreter), &[&text[..WINDOW]]).logits();
@@ -276,7 +280,7 @@ fn check_gradients(student: &Graph, teacher: &Graph) {
         let evaluator = Evaluator::<f64>::with_targets(&back, &text[1..]);
         let exact = run(&evaluator, &back);
         // The engine computes the same in f32.
-        let mut whole = TrainingEngine::new(Arc::new(back.clone()), 8, &relaxed.parameters).unwrap();
+        let mut whole = engine(&back, 8, &relaxed.parameters);
         let start = starts(&relaxed);
         whole.run(&text, &start).unwrap();
         for (i, (name, gradient)) in relaxed.parameters.iter().zip(&exact[1..]).enumerate() {
@@ -315,7 +319,7 @@ fn the_engine_computes_what_the_graph_says() {
         let back = gradient(&relaxed.graph, &relaxed.parameters).unwrap();
         let evaluator = Evaluator::<f32>::with_targets(&back, &text[1..]);
         let done = evaluator.run(&text[..8], &mut Memory::new(&back)).unwrap();
-        let mut whole = TrainingEngine::new(Arc::new(back.clone()), 8, &relaxed.parameters).unwrap();
+        let mut whole = engine(&back, 8, &relaxed.parameters);
         let start = starts(&relaxed);
         whole.run(&text, &start).unwrap();
         // Some gradients are 0 but for rounding, such as by what is added to all keys: all are compared as one vector.
@@ -371,10 +375,89 @@ fn a_hybrid_attends_as_two_programs_do() {
     }
 }
 
+/// The gradients of a window, one after the other, and the loss.
+fn gradients_of(whole: &mut TrainingEngine, text: &[u32], relaxed: &TrainGraph) -> (f32, Vec<f64>) {
+    let start = starts(relaxed);
+    whole.run(text, &start).unwrap();
+    let count = relaxed.parameters.len();
+    let all = (1..=count).flat_map(|i| whole.output(i, &start).iter().map(|&x| f64::from(x)).collect::<Vec<f64>>());
+    (whole.output(0, &start)[0], all.collect())
+}
+
+/// Gradients of bf16 point where those of f32 do, and are as long; the loss has the same bits, with the backward pass and without.
+#[test]
+fn gradients_in_bf16_change_little() {
+    let Some(unit) = Isa::detect().ok().and_then(Bf16Unit::best) else {
+        eprintln!("not tested: this processor, or SNNC_ISA, has no products of bf16");
+        return;
+    };
+    let text = ids(WINDOW + 1, CONFIG.vocabulary);
+    for Taught { name, teacher, program } in programs() {
+        for train in [Trainable::Ssa, Trainable::Thresholds, Trainable::All] {
+            let relaxed = relax(&program, &teacher, recipe(train)).unwrap();
+            let back = Arc::new(gradient(&relaxed.graph, &relaxed.parameters).unwrap());
+            let [(loss, exact), (loss_rounded, rounded)] =
+                [GradientProducts::F32, GradientProducts::Bf16(unit)].map(|products| {
+                    let plan = PlanOptions { products, ..PlanOptions::default() };
+                    let mut whole = TrainingEngine::new(back.clone(), WINDOW, &relaxed.parameters, plan).unwrap();
+                    let (loss, gradients) = gradients_of(&mut whole, &text, &relaxed);
+                    assert_eq!(whole.run_loss(&text, &starts(&relaxed)).unwrap(), loss, "{name}");
+                    (loss, gradients)
+                });
+            assert_eq!(loss, loss_rounded, "{name}, {train:?}");
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            let error: Vec<f64> = exact.iter().zip(&rounded).map(|(a, b)| a - b).collect();
+            let share = (dot(&error, &error) / dot(&exact, &exact)).sqrt();
+            assert!(share > 0.0 && share < 0.01, "{name}, {train:?}: bf16 changes gradients by {share}");
+        }
+    }
+}
+
+/// Values that are computed again for the backward pass change no bit, and take less memory.
+#[test]
+fn values_computed_again_are_the_same() {
+    let text = ids(WINDOW + 1, CONFIG.vocabulary);
+    let again = PlanOptions { recompute_above: 0, ..PlanOptions::default() };
+    let mut saved = 0;
+    for Taught { name, teacher, program } in programs() {
+        for loss in [Loss::Divergence, Loss::CrossEntropy, Loss::Transfer] {
+            let relaxed = relax(&program, &teacher, Recipe { loss, ..recipe(Trainable::All) }).unwrap();
+            let back = Arc::new(gradient(&relaxed.graph, &relaxed.parameters).unwrap());
+            let [(usual, bytes), (recomputed, fewer)] = [PlanOptions::default(), again].map(|plan| {
+                let mut whole = TrainingEngine::new(back.clone(), WINDOW, &relaxed.parameters, plan).unwrap();
+                // The second window must not find what the first has left.
+                gradients_of(&mut whole, &text[..].iter().rev().copied().collect::<Vec<u32>>(), &relaxed);
+                (gradients_of(&mut whole, &text, &relaxed), whole.bytes())
+            });
+            assert!(usual == recomputed, "{name}, {loss:?}");
+            assert!(fewer <= bytes, "{name}, {loss:?}: {fewer} bytes, not {bytes}");
+            saved += usize::from(4 * fewer < 3 * bytes);
+        }
+    }
+    assert!(saved > 20, "{saved} of the programs save a quarter");
+}
+
+/// A program may learn from another program; from itself it has nothing to learn.
+#[test]
+fn a_program_learns_from_a_program() {
+    let text = ids(WINDOW + 1, CONFIG.vocabulary);
+    for Taught { name, teacher, program } in programs() {
+        for loss in [Loss::Divergence, Loss::Transfer] {
+            let itself = relax(&program, &program, Recipe { loss, ..recipe(Trainable::All) }).unwrap();
+            let mut whole = engine(&itself.graph, WINDOW, &itself.parameters);
+            let found = whole.run_loss(&text, &starts(&itself)).unwrap();
+            assert!(found.abs() < 1e-6, "{name}, {loss:?}: {found} from itself");
+        }
+        let other = relax(&program, &teacher, recipe(Trainable::All)).unwrap();
+        let mut whole = engine(&other.graph, WINDOW, &other.parameters);
+        assert!(whole.run_loss(&text, &starts(&other)).unwrap() > 1e-6, "{name}: the dense network is another");
+    }
+}
+
 fn trainer(program: &Graph, teacher: &Graph, train: Trainable, threads: usize) -> Trainer {
     let rates = Schedule { rate: 3e-3, weight_decay: 0.01, clip: 1.0, warm_up: 2, steps: 12 };
-    let options =
-        TrainerOptions { recipe: recipe(train), rates, batch: 3, window: WINDOW, seed: 5, threads, ranks: &Alone };
+    let (recipe, plan) = (recipe(train), PlanOptions::default());
+    let options = TrainerOptions { recipe, rates, plan, batch: 3, window: WINDOW, seed: 5, threads, ranks: &Alone };
     Trainer::new(program, teacher, options).unwrap()
 }
 

@@ -229,7 +229,10 @@ impl ComparedModels<'_> {
             neurons: spiking.then(|| NeuronTotals::of(graph, &done)),
             lints: said,
             recalled: match options.recall {
-                true => Some((recall(program, ids)?, dense.map(|dense| recall(dense, ids)).transpose()?)),
+                true => {
+                    let of = |program| recall(program, ids, usize::MAX, workers);
+                    Some((of(program)?, dense.map(of).transpose()?))
+                }
                 false => None,
             },
             ledger: match reference {

@@ -7,6 +7,7 @@
 //! Numbers are little-endian. What the state says of program, text and options must be what `--resume` is given.
 
 use super::adamw::Moments;
+use super::comparison::Comparison;
 use super::events::RunIdentity;
 use serde::{Deserialize, Serialize};
 use snnc_ir::Diagnostic;
@@ -15,7 +16,7 @@ use std::io::{self, Write};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// The version of what a checkpoint holds.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 const MAGIC: [u8; 4] = *b"SNNT";
 
@@ -29,6 +30,8 @@ pub struct State {
     pub version: u32,
     /// What is trained, on what and how: hashes and options.
     pub run: RunIdentity,
+    /// What the program was before.
+    pub before: Comparison,
     /// Timesteps.
     pub steps: u64,
     /// Steps done.
@@ -94,10 +97,11 @@ pub fn read(bytes: &[u8], place: &str) -> Result<(State, TrainState), Diagnostic
         return Err(broken("its state is longer than the file"));
     }
     let (json, mut rest) = rest.split_at(length);
-    let state: State = serde_json::from_slice(json).map_err(|e| broken(&e.to_string()))?;
-    if state.version != VERSION {
-        return Err(broken(&format!("its version is {}, this snnc reads {VERSION}", state.version)));
+    let state: serde_json::Value = serde_json::from_slice(json).map_err(|e| broken(&e.to_string()))?;
+    if state["version"] != VERSION {
+        return Err(broken(&format!("its version is {}, this snnc reads {VERSION}", state["version"])));
     }
+    let state: State = serde_json::from_value(state).map_err(|e| broken(&e.to_string()))?;
     let all: Option<usize> = state.parameters.iter().try_fold(0usize, |sum, (_, length)| sum.checked_add(*length));
     if all.and_then(|all| all.checked_mul(16)) != Some(rest.len()) {
         return Err(broken("its numbers are not as many as it says"));
@@ -125,6 +129,15 @@ mod tests {
         let state = State {
             version: VERSION,
             run: RunIdentity { seed: 7, ..RunIdentity::default() },
+            before: Comparison {
+                recall: Vec::new(),
+                recall_dense: Vec::new(),
+                tokens: 3,
+                perplexity: 1.0 / 3.0,
+                perplexity_dense: 0.1,
+                kl: 1e-300,
+                top1_agreement: 0.7,
+            },
             steps: 9,
             step: 4,
             best_step: 2,

@@ -34,20 +34,26 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Runs both networks on `ids`.
+    /// Runs both networks on `ids`, in texts of at most `longest` tokens.
     ///
     /// # Errors
     /// What cannot be run; a request to stop.
-    pub fn of(program: &Graph, dense: &Graph, ids: &[u32], workers: Workers<'_>) -> Result<Self, Diagnostics> {
+    pub fn of(
+        program: &Graph,
+        dense: &Graph,
+        ids: &[u32],
+        longest: usize,
+        workers: Workers<'_>,
+    ) -> Result<Self, Diagnostics> {
         let options = Options { count: false, ..Options::default() };
         let graph = if collapse::depends_on_order(program) { program.clone() } else { collapse::collapse(program)? };
         let program = Arc::new(Program::new(Arc::new(graph), &options)?);
         let dense = Arc::new(Program::new(Arc::new(dense.clone()), &options)?);
-        let cut = Cut { length: None, stride: None, windows: COMPARED_WINDOWS };
+        let cut = Cut { length: Some(longest), stride: None, windows: COMPARED_WINDOWS };
         let score = evaluate(&program, Some(&dense), ids, cut, workers)?.score;
         Ok(Self {
-            recall: recall(&program, ids)?,
-            recall_dense: recall(&dense, ids)?,
+            recall: recall(&program, ids, longest, workers)?,
+            recall_dense: recall(&dense, ids, longest, workers)?,
             tokens: score.tokens,
             perplexity: score.perplexity(),
             perplexity_dense: score.perplexity_dense(),

@@ -84,6 +84,9 @@ pub struct RunIdentity {
     pub loss: String,
     /// The stand-in for the derivative of a spike.
     pub surrogate: String,
+    /// What products of the backward pass multiply: f32, or bf16 by a unit of the processor.
+    #[serde(default = "f32_gradients")]
+    pub gradients: String,
     /// Windows per step.
     pub batch: usize,
     /// Tokens per window.
@@ -100,6 +103,11 @@ pub struct RunIdentity {
     pub seed: u64,
     /// The instruction set, on which sums in f32 depend.
     pub isa: String,
+}
+
+/// Of runs before there was a choice.
+fn f32_gradients() -> String {
+    "f32".into()
 }
 
 /// What a program keeps of a training run.

@@ -9,6 +9,7 @@ use super::events::{RunIdentity, TrainEvent, TrainingRecord};
 use super::hybrid::Search;
 use super::text::{TrainingText, validation_ids};
 use super::trainer::{Trainer, TrainerOptions};
+use crate::calibration::Calibration;
 use crate::convert;
 use crate::evaluate::Cut;
 use crate::file_use::FileUse;
@@ -33,7 +34,7 @@ use snnc_ir::{Diagnostic, Graph, text};
 use snnc_passes::apply_parameters::apply_parameters;
 use snnc_passes::options::{QuantOptions, Rotate, Rotations};
 use snnc_passes::relax::{Loss, Recipe, Trainable as Parameters};
-use snnc_runtime::{Options, Program};
+use snnc_runtime::{Bf16Unit, GradientProducts, Isa, Options, PlanOptions, Program, memory_limit};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -44,7 +45,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub struct TrainOptions {
     /// The `.snn` file.
     pub program: PathBuf,
-    /// The ONNX file that the program was compiled from, whose predictions it learns.
+    /// The dense network that the program was compiled from, or another program of it, whose predictions it learns.
     pub reference: PathBuf,
     /// What the user says of an ONNX file.
     pub onnx: OnnxOptions,
@@ -62,6 +63,10 @@ pub struct TrainOptions {
     pub loss: Loss,
     /// What stands in for the derivative of a spike.
     pub surrogate: Surrogate,
+    /// Whether products of the backward pass are rounded to bf16.
+    pub gradients: GradientFormat,
+    /// Whether values of the forward pass are computed again for the backward pass; it changes no result.
+    pub recompute: Recompute,
     /// Tokens of a window.
     pub length: TrainLength,
     /// Windows of text per step.
@@ -108,6 +113,8 @@ impl TrainOptions {
             parameters: Parameters::Ssa,
             loss: Loss::Divergence,
             surrogate: Surrogate::Arctan,
+            gradients: GradientFormat::F32,
+            recompute: Recompute::Auto,
             length: TrainLength::Minutes(MINUTES),
             batch: 6,
             window_tokens: None,
@@ -142,8 +149,18 @@ impl TrainOptions {
         })
     }
 
-    fn trainer(&self, window: usize) -> TrainerOptions {
-        TrainerOptions {
+    /// # Errors
+    /// Gradients in a format that this processor does not multiply.
+    fn trainer(&self, window: usize) -> Result<TrainerOptions, Diagnostic> {
+        Ok(TrainerOptions {
+            plan: PlanOptions {
+                products: self.gradients.products()?,
+                recompute_above: match self.recompute {
+                    Recompute::Always => 0,
+                    Recompute::Never => u64::MAX,
+                    Recompute::Auto => memory_limit() / RECOMPUTE_SHARE / self.threads.clamp(1, self.batch) as u64,
+                },
+            },
             recipe: Recipe { train: self.parameters, loss: self.loss, surrogate: self.surrogate },
             rates: Schedule {
                 rate: self.rate(),
@@ -157,7 +174,7 @@ impl TrainOptions {
             seed: self.seed,
             threads: self.threads,
             ranks: self.ranks,
-        }
+        })
     }
 
     /// Refuses ranks that would train something else.
@@ -182,6 +199,10 @@ impl TrainOptions {
             parameters: self.parameters.to_string(),
             loss: loss_name(self.loss).into(),
             surrogate: self.surrogate.name().into(),
+            gradients: match self.gradients.products() {
+                Ok(GradientProducts::Bf16(unit)) => unit.name().into(),
+                _ => "f32".into(),
+            },
             batch: self.batch,
             window_tokens,
             rate: self.rate(),
@@ -190,6 +211,48 @@ impl TrainOptions {
             warm_up: self.warm_up,
             seed: self.seed,
             isa: snnc_runtime::Isa::detect().map_or("unknown", snnc_runtime::Isa::name).into(),
+        }
+    }
+}
+
+/// Whether the backward pass computes values of the forward pass again, which takes time and saves memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recompute {
+    /// Where all threads' values would take more than an eighth of the memory that there is.
+    Auto,
+    /// Wherever it saves memory.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Values may take this share of memory before some are computed again.
+const RECOMPUTE_SHARE: u64 = 8;
+
+/// The numbers that products of the backward pass multiply; their sums are f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GradientFormat {
+    /// f32.
+    F32,
+    /// bf16, to which operands are rounded.
+    Bf16,
+}
+
+impl GradientFormat {
+    /// By the unit of this processor.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn products(self) -> Result<GradientProducts, Diagnostic> {
+        match self {
+            Self::F32 => Ok(GradientProducts::F32),
+            Self::Bf16 => {
+                let unit = Isa::detect().ok().and_then(Bf16Unit::best);
+                unit.map(GradientProducts::Bf16).ok_or_else(|| {
+                    let message = "this processor, or SNNC_ISA, has no products of bf16 (AMX-BF16 or AVX512-BF16)";
+                    Diagnostic::new("--gradients", message).code(ErrorCode::OPTION).note("use --gradients f32")
+                })
+            }
         }
     }
 }
@@ -313,12 +376,12 @@ impl Checkpoint {
     }
 
     /// Rank 0 alone writes it.
-    fn save(&mut self, trainer: &Trainer, run: &RunIdentity) -> Result<(), Diagnostic> {
+    fn save(&mut self, trainer: &Trainer, begun: &Begun) -> Result<(), Diagnostic> {
         if !trainer.options.ranks.is_first() {
             return Ok(());
         }
         self.check_own()?;
-        save_checkpoint(trainer, run, &self.path)?;
+        save_checkpoint(trainer, begun, &self.path)?;
         self.own = FileVersion::of(&self.path);
         Ok(())
     }
@@ -351,7 +414,7 @@ pub fn train(
     let checkpoint = Checkpoint::begin(options)?;
     let file = program_file(&options.program)?;
     let tokens = tokenizer_of(&file, options)?;
-    let reference = reference_graph(&options.reference, &options.onnx, &file)?;
+    let reference = reference_graph(options, &file)?;
     let context = file.graph.context.min(reference.context) as usize;
     let corpus = corpus(options, &file, tokens.as_ref(), context)?;
     let mut run = TrainingRun { options, progress, watch, checkpoint };
@@ -368,7 +431,7 @@ pub fn train(
     if let Some(budget) = options.hybrid {
         graph = run.hybrid_of(graph, &reference, &corpus.validation, budget, tokens.as_ref(), &mut record)?;
     }
-    let after = run.compare(&graph, &reference, &corpus.validation)?;
+    let after = run.compare(&graph, &reference, &corpus)?;
     (run.watch)(&TrainEvent::After { program: after.clone() })?;
     record.measured = Some(after);
     let language = tokens.as_ref().map(|tokens| tokens.language().clone()).or_else(|| file.language.clone());
@@ -401,25 +464,40 @@ fn tokenizer_of(file: &File, options: &TrainOptions) -> Result<Option<Tokens>, D
     stored.map(|stored| tokens_for(&file.graph, &stored, &options.start)).transpose()
 }
 
-/// The dense network, which must be of the program's vocabulary. It is rotated as the program is, so that blocks add the same parts to
-/// the residual stream.
-fn reference_graph(path: &Path, onnx: &OnnxOptions, program: &File) -> Result<Graph, Diagnostics> {
-    let source = Loaded::read(path, onnx)?.source;
+/// What the program learns from, which must be of its vocabulary: the dense network, or a program of it. The dense network is rotated
+/// as the program is, so that blocks add the same parts to the residual stream.
+fn reference_graph(options: &TrainOptions, program: &File) -> Result<Graph, Diagnostics> {
+    let path = &options.reference;
+    let Loaded { source, calibration, .. } = Loaded::read(path, &options.onnx)?;
     let refused = |message: &str| {
-        let note = "name the ONNX file or folder that the program was compiled from";
+        let note = "name the ONNX file or folder that the program was compiled from, or another program of it";
         Diagnostics::from(Diagnostic::new(path.display().to_string(), message).code(ErrorCode::TRAINING).note(note))
     };
-    if !source.is_dense() {
-        return Err(refused("is a compiled program, not a dense network"));
-    }
-    let tensor = convert::dense(source.graph, source.rounded, &mut |_, _, _| {})?;
+    let is_dense = source.is_dense();
+    let teacher = match is_dense {
+        true => convert::dense(source.graph, source.rounded, &mut |_, _, _| {})?,
+        false if options.hybrid.is_some() => {
+            return Err(refused("is a compiled program, and --hybrid converts the dense network"));
+        }
+        false => source.graph,
+    };
     let width = |graph: &Graph| graph.outputs.first().and_then(|(_, value)| graph.ty(*value).shape().width());
-    if width(&tensor) != width(&program.graph) {
+    if width(&teacher) != width(&program.graph) {
         return Err(refused("predicts another vocabulary than the program"));
     }
+    if !is_dense {
+        let rotations = |section: Option<&[u8]>| section.map_or(Ok(Rotations::default()), Calibration::rotations);
+        let both = [program.calibration.as_deref(), calibration.as_deref()].map(rotations);
+        let [own, other] = both.into_iter().collect::<Result<Vec<_>, _>>()?[..] else { unreachable!("two") };
+        // Predictions are the same however a network is rotated.
+        if options.loss == Loss::Transfer && own != other {
+            return Err(refused("is rotated in another way than the program, so their blocks cannot be compared"));
+        }
+        return Ok(teacher);
+    }
     match &program.calibration {
-        Some(section) => as_calibrated(tensor, section, &mut |_, _, _| {}),
-        None => Ok(tensor),
+        Some(section) => as_calibrated(teacher, section, &mut |_, _, _| {}),
+        None => Ok(teacher),
     }
 }
 
@@ -462,6 +540,13 @@ fn corpus<'a>(
     Ok(Corpus { text, hash, validation, window })
 }
 
+/// What is known of a run from its beginning, and stays: whoever resumes it reads it from the checkpoint.
+struct Begun {
+    identity: RunIdentity,
+    /// The program before the first step.
+    before: Comparison,
+}
+
 /// What came of the steps.
 enum Learned {
     Graph(Box<Graph>),
@@ -482,12 +567,13 @@ impl TrainingRun<'_, '_> {
         record: &mut ProgramRecord,
     ) -> Result<Learned, Diagnostics> {
         let options = self.options;
-        let mut trainer = Trainer::new(program, reference, options.trainer(corpus.window))
+        let mut trainer = Trainer::new(program, reference, options.trainer(corpus.window)?)
             .map_err(|e| files::at(&options.program, e))?;
         let identity = options.identity(program, reference, corpus.hash, corpus.window);
         options.agree(&identity, &corpus.validation)?;
+        let mut resumed = None;
         if options.resume {
-            self.resume(&mut trainer, &identity)?;
+            resumed = Some(self.resume(&mut trainer, &identity)?);
         } else {
             trainer.options.rates.steps = match options.length {
                 TrainLength::Steps(steps) => steps,
@@ -506,12 +592,16 @@ impl TrainingRun<'_, '_> {
             corpus.window,
             trainer.bytes() as f64 / 1e6
         ));
-        // A run that goes on ends with the same record as one that was not interrupted.
-        let before = self.compare(program, reference, &corpus.validation)?;
-        if !options.resume {
-            (self.watch)(&TrainEvent::Before { program: before.clone() })?;
-        }
-        if !self.steps(&mut trainer, &identity, corpus)? {
+        let before = match resumed {
+            Some(before) => before,
+            None => {
+                let before = self.compare(program, reference, corpus)?;
+                (self.watch)(&TrainEvent::Before { program: before.clone() })?;
+                before
+            }
+        };
+        let begun = Begun { identity, before };
+        if !self.steps(&mut trainer, &begun, corpus)? {
             let (step, checkpoint) = (trainer.step, self.checkpoint.path.clone());
             return Ok(Learned::Interrupted(Outcome::Interrupted { step, steps, checkpoint }));
         }
@@ -519,13 +609,14 @@ impl TrainingRun<'_, '_> {
         snnc_ir::verify::verify(&graph)?;
         self.progress.status(&format!("best after step {}", trainer.best_step));
         let (best_step, losses) = (trainer.best_step, trainer.losses.clone());
+        let Begun { identity: run, before } = begun;
         // Runs one after the other, as of weights and then of thresholds.
-        record.training.push(TrainingRecord { run: identity, steps, best_step, losses, before: Some(before) });
+        record.training.push(TrainingRecord { run, steps, best_step, losses, before: Some(before) });
         Ok(Learned::Graph(Box::new(graph)))
     }
 
-    /// Goes on where the checkpoint stands.
-    fn resume(&self, trainer: &mut Trainer, identity: &RunIdentity) -> Result<(), Diagnostics> {
+    /// Goes on where the checkpoint stands. What the program was before the run.
+    fn resume(&self, trainer: &mut Trainer, identity: &RunIdentity) -> Result<Comparison, Diagnostics> {
         let place = self.checkpoint.path.display().to_string();
         let bytes = files::read_bytes(&self.checkpoint.path)
             .map_err(|e| Diagnostics::from(e.note("there is nothing to resume; leave out --resume")))?;
@@ -549,16 +640,11 @@ impl TrainingRun<'_, '_> {
         trainer.numbers = numbers;
         (trainer.step, trainer.best_step, trainer.losses) = (state.step, state.best_step, state.losses);
         self.progress.status(&format!("resuming after step {} of {}", state.step, state.steps));
-        Ok(())
+        Ok(state.before)
     }
 
     /// Steps until all are done; false where somebody wanted them to end.
-    fn steps(
-        &mut self,
-        trainer: &mut Trainer,
-        identity: &RunIdentity,
-        corpus: &Corpus<'_>,
-    ) -> Result<bool, Diagnostics> {
+    fn steps(&mut self, trainer: &mut Trainer, begun: &Begun, corpus: &Corpus<'_>) -> Result<bool, Diagnostics> {
         let steps = trainer.options.rates.steps;
         let windows = validation_windows(corpus, self.options.validation_windows);
         let tokens = (trainer.options.batch * trainer.options.window) as u64;
@@ -586,7 +672,7 @@ impl TrainingRun<'_, '_> {
             };
             if let Err(mut failed) = (self.watch)(&event) {
                 // Whoever watches has failed, not the run: nothing that was learned is lost.
-                failed.extend(self.checkpoint.save(trainer, identity).err());
+                failed.extend(self.checkpoint.save(trainer, begun).err());
                 return Err(failed);
             }
             let every = (steps / VALIDATIONS).max(1);
@@ -595,7 +681,7 @@ impl TrainingRun<'_, '_> {
             }
             let stop = ranks::any(self.options.ranks, self.progress.is_cancelled())?;
             if stop || saved.elapsed() > self.options.checkpoint_every {
-                self.checkpoint.save(trainer, identity)?;
+                self.checkpoint.save(trainer, begun)?;
                 saved = Instant::now();
             }
             if stop && trainer.step < steps {
@@ -605,7 +691,7 @@ impl TrainingRun<'_, '_> {
         }
         self.progress.end();
         // What follows may fail, as by a full disk: nothing that was learned is lost then.
-        self.checkpoint.save(trainer, identity)?;
+        self.checkpoint.save(trainer, begun)?;
         Ok(true)
     }
 
@@ -615,8 +701,8 @@ impl TrainingRun<'_, '_> {
         (self.watch)(&TrainEvent::Validation { step, loss, best: trainer.best_step == step, steps })
     }
 
-    fn compare(&self, program: &Graph, reference: &Graph, ids: &[u32]) -> Result<Comparison, Diagnostics> {
-        Comparison::of(program, reference, ids, self.workers())
+    fn compare(&self, program: &Graph, reference: &Graph, corpus: &Corpus<'_>) -> Result<Comparison, Diagnostics> {
+        Comparison::of(program, reference, &corpus.validation, corpus.window, self.workers())
     }
 
     /// Some layers of the trained program, the others by time to first spike.
@@ -707,10 +793,11 @@ pub fn checkpoint_path(output: &Path) -> PathBuf {
     output.with_file_name(name)
 }
 
-fn save_checkpoint(trainer: &Trainer, run: &RunIdentity, path: &Path) -> Result<(), Diagnostic> {
+fn save_checkpoint(trainer: &Trainer, begun: &Begun, path: &Path) -> Result<(), Diagnostic> {
     let state = State {
         version: checkpoint::VERSION,
-        run: run.clone(),
+        run: begun.identity.clone(),
+        before: begun.before.clone(),
         steps: trainer.options.rates.steps,
         step: trainer.step,
         best_step: trainer.best_step,

@@ -18,7 +18,7 @@ use snnc_ir::random::SplitMix64;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::gradient::gradient;
 use snnc_passes::relax::{Recipe, TrainGraph, relax};
-use snnc_runtime::TrainingEngine;
+use snnc_runtime::{PlanOptions, TrainingEngine};
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +30,8 @@ pub struct TrainerOptions {
     pub recipe: Recipe,
     /// The schedule of the learning rate.
     pub rates: Schedule,
+    /// How engines compute.
+    pub plan: PlanOptions,
     /// Windows a step.
     pub batch: usize,
     /// Tokens a window.
@@ -46,10 +48,8 @@ pub struct TrainerOptions {
 #[derive(Debug)]
 pub struct Trainer {
     relaxed: TrainGraph,
-    /// One for each thread: loss and gradients.
+    /// One for each thread.
     engines: Mutex<Vec<TrainingEngine>>,
-    /// The same, of the loss alone.
-    eval_engines: Mutex<Vec<TrainingEngine>>,
     pool: rayon::ThreadPool,
     /// Windows that every rank runs at once: engines of the rank that has the fewest.
     at_once: usize,
@@ -85,14 +85,9 @@ impl Trainer {
         let back = gradient(&relaxed.graph, &relaxed.parameters)?;
         snnc_ir::verify::verify(&back)?;
         let threads = options.threads.clamp(1, options.batch.div_ceil(options.ranks.count()));
-        let engines = |graph: Graph| -> Result<Mutex<Vec<TrainingEngine>>, Diagnostics> {
-            let first = TrainingEngine::new(Arc::new(graph), options.window, &relaxed.parameters)?;
-            let more = (1..threads).map(|_| first.another().map_err(Diagnostics::from));
-            let more = more.collect::<Result<Vec<TrainingEngine>, Diagnostics>>()?;
-            Ok(Mutex::new(std::iter::once(first).chain(more).collect()))
-        };
-        let eval_engines = engines(relaxed.graph.clone())?;
-        let engines = engines(back)?;
+        let first = TrainingEngine::new(Arc::new(back), options.window, &relaxed.parameters, options.plan)?;
+        let more = (1..threads).map(|_| first.another()).collect::<Result<Vec<_>, Diagnostic>>()?;
+        let engines = Mutex::new(std::iter::once(first).chain(more).collect());
         let start = |name: &String| {
             let weight = relaxed.graph.weights.iter().find(|weight| weight.name == *name);
             weight.and_then(|weight| weight.tensor.as_f32()).unwrap_or(&[]).to_vec()
@@ -102,7 +97,7 @@ impl Trainer {
         let pool = pool(threads)?;
         let at_once = ranks::gathered(options.ranks, &threads)?.into_iter().min().unwrap_or(1).clamp(1, threads);
         let (step, best_step, losses) = (0, 0, Vec::new());
-        Ok(Self { relaxed, engines, eval_engines, pool, at_once, options, numbers, step, best_step, losses })
+        Ok(Self { relaxed, engines, pool, at_once, options, numbers, step, best_step, losses })
     }
 
     /// Names and lengths of the parameters.
@@ -112,10 +107,7 @@ impl Trainer {
 
     /// Bytes that engines work in.
     pub fn bytes(&self) -> usize {
-        let of = |engines: &Mutex<Vec<TrainingEngine>>| -> usize {
-            engines.lock().unwrap_or_else(PoisonError::into_inner).iter().map(TrainingEngine::bytes).sum()
-        };
-        of(&self.engines) + of(&self.eval_engines)
+        self.engines.lock().unwrap_or_else(PoisonError::into_inner).iter().map(TrainingEngine::bytes).sum()
     }
 
     /// Where the windows of a step begin. Drawn anew for every step, so that nothing of chance is kept.
@@ -162,7 +154,7 @@ impl Trainer {
         let windows = self.windows(text, step)?;
         let windows: Vec<&[u32]> = windows.iter().map(AsRef::as_ref).collect();
         let lengths = self.numbers.parameters.iter().map(Vec::len).collect();
-        self.in_order(&self.engines, &windows, lengths)
+        self.in_order(&windows, lengths)
     }
 
     /// The mean loss over windows, each a window's tokens and one more; the best parameters so far are kept.
@@ -170,7 +162,7 @@ impl Trainer {
     /// # Errors
     /// A loss that is not finite; a rank that cannot be reached.
     pub fn validate(&mut self, windows: &[&[u32]]) -> Result<f64, Diagnostic> {
-        let (sum, _) = self.in_order(&self.eval_engines, windows, Vec::new())?;
+        let (sum, _) = self.in_order(windows, Vec::new())?;
         let loss = sum / windows.len() as f64;
         if self.losses.iter().all(|&(_, other)| loss < other) {
             self.numbers.best.clone_from(&self.numbers.parameters);
@@ -181,27 +173,26 @@ impl Trainer {
     }
 
     /// Runs windows on the engines of all ranks, and sums losses and gradients in the order of the windows. `lengths`: numbers of the
-    /// gradients that the engines give.
+    /// gradients that are wanted; with none the backward pass is not run.
     ///
     /// As many windows as there are engines run at once, then their outputs are added one after the other.
-    fn in_order(
-        &self,
-        engines: &Mutex<Vec<TrainingEngine>>,
-        windows: &[&[u32]],
-        lengths: Vec<usize>,
-    ) -> Result<(f64, Vec<Vec<f32>>), Diagnostic> {
-        let mut engines = engines.lock().unwrap_or_else(PoisonError::into_inner);
+    fn in_order(&self, windows: &[&[u32]], lengths: Vec<usize>) -> Result<(f64, Vec<Vec<f32>>), Diagnostic> {
+        let mut engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
         let engines: &mut [TrainingEngine] = &mut engines;
+        engines.iter_mut().for_each(TrainingEngine::renew);
         let (ranks, parameters) = (self.options.ranks, &self.numbers.parameters);
         let outputs = 1..=lengths.len();
+        let loss_alone = lengths.is_empty();
+        let run = |engine: &mut TrainingEngine, window: &[u32]| match loss_alone {
+            true => engine.run_loss(window, parameters).map(drop),
+            false => engine.run(window, parameters),
+        };
         let mut sum = OrderedSum::new(ranks, lengths);
         for round in windows.chunks(self.at_once * ranks.count()) {
             let some = &round[evenly(round.len(), ranks.rank(), ranks.count())];
             self.pool.install(|| {
                 let runs = engines.par_iter_mut().zip(some);
-                runs.with_max_len(1)
-                    .map(|(engine, window)| engine.run(window, parameters))
-                    .collect::<Result<(), _>>()?;
+                runs.with_max_len(1).map(|(engine, window)| run(engine, window)).collect::<Result<(), _>>()?;
                 let mut own: Vec<WindowGradients<'_>> = Vec::with_capacity(some.len());
                 for engine in &engines[..some.len()] {
                     let gradients = outputs.clone().map(|i| engine.output(i, parameters)).collect();
@@ -218,8 +209,8 @@ impl Trainer {
     /// # Errors
     /// As of an engine.
     pub fn constants(&self) -> Result<IndexMap<String, Vec<f32>>, Diagnostic> {
-        let graph = &self.relaxed.constants;
-        let mut whole = TrainingEngine::new(Arc::new(graph.clone()), 1, &self.relaxed.parameters)?;
+        let (graph, names) = (&self.relaxed.constants, &self.relaxed.parameters);
+        let mut whole = TrainingEngine::new(Arc::new(graph.clone()), 1, names, PlanOptions::default())?;
         let best = &self.numbers.best;
         whole.run(&[0, 0], best)?;
         let named =

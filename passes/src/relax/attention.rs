@@ -88,7 +88,7 @@ impl Relaxing {
         let by_head = alibi.tensor.as_f32().unwrap_or(&[]);
         let (heads, context) = (by_head.len(), self.builder.graph().context as usize);
         let rows = (0..context * heads).map(|i| (i / heads) as f32 * by_head[i % heads]).collect();
-        let rows = self.numbers(&format!("{}.positions", alibi.name), &[context, heads], rows);
+        let rows = self.numbers(&format!("{}.positions", self.named(alibi)), &[context, heads], rows);
         let positions = self.add(Op::Leaf(LeafOp::Positions), &[])?;
         let bias = self.add(Op::Dense(DenseOp::Embed), &[positions, rows])?;
         let bias = self.turned(bias)?;
@@ -293,7 +293,7 @@ impl Relaxing {
         let never = self.never;
         let periods = weight.tensor.as_i32().unwrap_or(&[]).iter().map(|&h| if h == 0 { never } else { h as u32 });
         let octaves = periods.map(|h| h as f32).map(f32::log2).collect();
-        let octaves = self.numbers(&format!("{}.octave", weight.name), weight.tensor.sizes(), octaves);
+        let octaves = self.numbers(&format!("{}.octave", self.named(weight)), weight.tensor.sizes(), octaves);
         let train = self.trains(ParameterKind::Threshold);
         let octaves = if train {
             let shift = self.shift(weight, OCTAVE)?;

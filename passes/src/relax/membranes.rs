@@ -75,7 +75,7 @@ impl Relaxing {
         };
         let data = weight.tensor.as_f32().unwrap_or(&[]);
         let units = data.iter().map(|&x| if width > 0.0 { unit(x) } else { 0.0 }).collect();
-        let units = self.numbers(&format!("{}.unit", weight.name), weight.tensor.sizes(), units);
+        let units = self.numbers(&format!("{}.unit", self.named(weight)), weight.tensor.sizes(), units);
         let shift = self.shift(weight, 1.0)?;
         let shift = self.two(Binary::Mul, shift, units)?;
         let moved = self.two(Binary::Add, plain, shift)?;

@@ -63,7 +63,8 @@ pub enum Loss {
     /// Negative log likelihood of the text.
     CrossEntropy,
     /// Of every block its part of the residual stream, given the dense network's input to it: the squared error as a share of
-    /// the square of the dense network's part, summed over blocks. What blocks learn then does not depend on other blocks.
+    /// the square of the dense network's part, summed over blocks that have something to train. What blocks learn then does not depend
+    /// on other blocks.
     Transfer,
 }
 
@@ -163,8 +164,10 @@ struct Relaxing {
     first: Option<Value>,
     /// The dense network's residual stream before and after every block.
     dense: Vec<Addition>,
-    /// The program's after every block, given the dense network's before it.
-    blocks: Vec<Value>,
+    /// The program's after every block, given the dense network's before it; none where nothing in the block trains.
+    blocks: Vec<Option<Value>>,
+    /// Parameters of the blocks so far.
+    of_blocks: usize,
     origin: NodeOrigin,
 }
 
@@ -249,6 +252,7 @@ impl Relaxing {
             first: None,
             dense: Vec::new(),
             blocks: Vec::new(),
+            of_blocks: 0,
             origin: NodeOrigin::default(),
         }
     }
@@ -433,7 +437,8 @@ impl Relaxing {
             self.dense.push(Addition { before, after });
             return after;
         }
-        self.blocks.push(after);
+        let trains = self.parameters.len() > std::mem::replace(&mut self.of_blocks, self.parameters.len());
+        self.blocks.push(Some(after).filter(|_| trains));
         let dense = self.dense.get(self.blocks.len() - 1).map(|addition| addition.after);
         dense.filter(|_| self.recipe.loss == Loss::Transfer).unwrap_or(after)
     }
@@ -447,6 +452,7 @@ impl Relaxing {
         }
         let mut loss = None;
         for (own, Addition { before, after: wanted }) in blocks.into_iter().zip(dense) {
+            let Some(own) = own else { continue };
             let part = self.two(Binary::Sub, wanted, before)?;
             let error = self.two(Binary::Sub, own, wanted)?;
             let [size, error] = [part, error].map(|x| {
@@ -459,7 +465,7 @@ impl Relaxing {
                 Some(sum) => self.two(Binary::Add, sum, share)?,
             });
         }
-        loss.ok_or_else(|| Diagnostic::new("", "a network without blocks has nothing to transfer"))
+        loss.ok_or_else(|| Diagnostic::new("", "no block of the network has anything of what is to train"))
     }
 
     fn add(&mut self, op: Op, args: &[Value]) -> Result<Value, Diagnostic> {
@@ -488,8 +494,7 @@ impl Relaxing {
 
     /// A constant that stays as it is.
     fn fixed(&mut self, weight: &Weight) -> Value {
-        let name = if self.own { weight.name.clone() } else { format!("dense {}", weight.name) };
-        self.builder.weight(&name, weight.tensor.clone())
+        self.builder.weight(&self.named(weight), weight.tensor.clone())
     }
 
     /// A new parameter beside a constant.
@@ -703,7 +708,7 @@ impl Relaxing {
         match (weight.tensor.to_rows(), weight.tensor.sizes()) {
             (Some(rows), &[inputs, outputs]) => {
                 let turned = (0..rows.len()).map(|i| f32::from(rows[i % inputs * outputs + i / inputs])).collect();
-                Ok(self.numbers(&format!("{}.turned", weight.name), &[outputs, inputs], turned))
+                Ok(self.numbers(&format!("{}.turned", self.named(weight)), &[outputs, inputs], turned))
             }
             _ => Ok(self.fixed(weight)),
         }
@@ -745,7 +750,12 @@ impl Relaxing {
     /// An 8-bit weight as reals.
     fn rows(&mut self, weight: &Weight) -> Value {
         let rows = weight.tensor.to_rows().unwrap_or_default().into_iter().map(f32::from).collect();
-        self.numbers(&weight.name.clone(), weight.tensor.sizes(), rows)
+        self.numbers(&self.named(weight), weight.tensor.sizes(), rows)
+    }
+
+    /// What a constant is called here.
+    fn named(&self, weight: &Weight) -> String {
+        if self.own { weight.name.clone() } else { format!("teacher {}", weight.name) }
     }
 
     /// An 8-bit weight as training has it, for what levels are worth, and as the program stores it, for levels: what a level of

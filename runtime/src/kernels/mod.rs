@@ -12,6 +12,7 @@
 
 mod activation;
 mod attention;
+mod bf16;
 mod check;
 mod coincidence;
 mod elementwise;
@@ -44,6 +45,8 @@ mod vectors;
 
 pub(crate) use activation::ActivationTable;
 pub(crate) use attention::DenseShape;
+pub use bf16::Bf16Unit;
+pub(crate) use bf16::{Bf16Panels, Bf16Rows, multiply_bf16};
 pub(crate) use coincidence::{CoincidenceCount, CoincidenceShape, ColumnRange, words};
 pub(crate) use elementwise::ScaledRows;
 pub(crate) use event_list::{EventList, MOST_IN_TWO, TrainRuns};
@@ -376,6 +379,12 @@ kernels! {
 
     /// Its gradient, times as many rows as there are and `scale`.
     fn cross_entropy_grad(logits: &[f32], targets: &[i32], width: usize, scale: f32, out: &mut [f32]) = training::cross_entropy_grad;
+
+    /// A left operand of a product of bf16, into memory that is there.
+    fn round_rows(x: StridedMatrix<'_>, to: &mut Bf16Rows) = bf16::round_rows;
+
+    /// A right operand of a product of bf16, into memory that is there.
+    fn round_panels(w: StridedMatrix<'_>, to: &mut Bf16Panels) = bf16::round_panels;
 
     // --- spiking attention ---
 

@@ -5,11 +5,15 @@
 //! on how many there are.
 
 mod plan;
+mod products;
+mod recompute;
 
 use crate::kernels::{Isa, Kernels, StridedMatrix, multiply};
 use crate::memory_limit::MemoryReservation;
-pub use plan::TrainingPlan;
+pub use plan::{PlanOptions, TrainingPlan};
 use plan::{StridedView, TrainingStep, TrainingStepKind, ValueSource};
+pub use products::GradientProducts;
+use products::{ProductScratch, in_bf16};
 use snnc_ir::ErrorCode;
 use snnc_ir::eval::{decay_row, decay_slope, period};
 use snnc_ir::op::opening;
@@ -29,6 +33,9 @@ pub struct TrainingEngine {
     targets: Vec<i32>,
     /// How many parameters `run` is given.
     parameters: usize,
+    /// Whether what depends on parameters alone is that of the parameters that `run` is given.
+    renewed: bool,
+    scratch: ProductScratch,
     /// Memory of the arena.
     _reserved: MemoryReservation,
 }
@@ -38,7 +45,12 @@ impl TrainingEngine {
     ///
     /// # Errors
     /// The graph is of another stage, or longer windows than its context are asked for.
-    pub fn new(graph: Arc<Graph>, tokens: usize, parameters: &[String]) -> Result<Self, Diagnostic> {
+    pub fn new(
+        graph: Arc<Graph>,
+        tokens: usize,
+        parameters: &[String],
+        options: PlanOptions,
+    ) -> Result<Self, Diagnostic> {
         if graph.stage != Stage::Training {
             return Err(Diagnostic::new("", format!("a program of stage {} is not trained", graph.stage.name()))
                 .code(ErrorCode::RUN));
@@ -47,10 +59,10 @@ impl TrainingEngine {
             let message = format!("windows of 1 to {} tokens are possible, here are {tokens}", graph.context);
             return Err(Diagnostic::new("", message).code(ErrorCode::RUN));
         }
-        let plan = Arc::new(TrainingPlan::new(&graph, tokens, parameters)?);
-        let isa = Isa::detect()
+        let kernels = Isa::detect()
             .and_then(Kernels::new)
             .map_err(|message| Diagnostic::new("", message).code(ErrorCode::RUN))?;
+        let plan = Arc::new(TrainingPlan::new(&graph, tokens, parameters, kernels, options)?);
         let reserved = MemoryReservation::new(4 * plan.arena_len as u128, "values of a window in training")?;
         let mut engine = Self {
             _reserved: reserved,
@@ -60,7 +72,9 @@ impl TrainingEngine {
             tokens: vec![0; tokens],
             targets: vec![0; tokens],
             parameters: parameters.len(),
-            kernels: isa,
+            renewed: false,
+            kernels,
+            scratch: ProductScratch::default(),
             graph,
             plan,
         };
@@ -80,30 +94,57 @@ impl TrainingEngine {
             graph: Arc::clone(&self.graph),
             plan: Arc::clone(&self.plan),
             kernels: self.kernels,
+            scratch: ProductScratch::default(),
             arena: vec![0.0; self.plan.arena_len],
             positions: self.positions.clone(),
             opening: self.opening.clone(),
             tokens: self.tokens.clone(),
             targets: self.targets.clone(),
             parameters: self.parameters,
+            renewed: false,
         };
         let plan = Arc::clone(&engine.plan);
         plan.first.iter().try_for_each(|step| engine.step(step, &[]))?;
         Ok(engine)
     }
 
-    /// Runs a window: its tokens, and one more that the last is to predict.
+    /// Says that the next run has other parameters than the last.
+    pub fn renew(&mut self) {
+        self.renewed = false;
+    }
+
+    /// Runs a window: its tokens, and one more that the last is to predict. Parameters are those of the last run, or `renew` has said
+    /// that they are others.
     ///
     /// # Errors
     /// An id outside a table; a loss that is not finite.
     pub fn run(&mut self, window: &[u32], parameters: &[Vec<f32>]) -> Result<(), Diagnostic> {
+        let count = self.plan.every.len();
+        self.run_some(window, parameters, count)
+    }
+
+    /// Runs a window up to the first output, the loss, which it gives. No other output is there afterwards.
+    ///
+    /// # Errors
+    /// As of `run`.
+    pub fn run_loss(&mut self, window: &[u32], parameters: &[Vec<f32>]) -> Result<f32, Diagnostic> {
+        let count = self.plan.until_loss;
+        self.run_some(window, parameters, count)?;
+        Ok(self.output(0, parameters)[0])
+    }
+
+    fn run_some(&mut self, window: &[u32], parameters: &[Vec<f32>], steps: usize) -> Result<(), Diagnostic> {
         let n = self.positions.len();
         assert!(window.len() == n + 1 && parameters.len() == self.parameters, "a window and parameters of this engine");
         self.tokens.iter_mut().zip(window).for_each(|(to, &id)| *to = id as i32);
         self.opening = opening(0, None, &window[..n]).flatten().collect();
         self.targets.iter_mut().zip(&window[1..]).for_each(|(to, &id)| *to = id as i32);
         let plan = Arc::clone(&self.plan);
-        plan.every.iter().try_for_each(|step| self.step(step, parameters))
+        if !self.renewed {
+            plan.renewed.iter().try_for_each(|step| self.step(step, parameters))?;
+            self.renewed = true;
+        }
+        plan.every[..steps].iter().try_for_each(|step| self.step(step, parameters))
     }
 
     /// Output `i` of the last run.
@@ -154,8 +195,10 @@ impl TrainingEngine {
         let (before, rest) = arena.split_at_mut(step.out.start);
         let (out, after) = rest.split_at_mut(step.out.len());
         let inputs = SplitArena { before, after, after_from: step.out.end };
-        let done = self.compute(step, inputs, parameters, out);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let done = self.compute(step, inputs, parameters, &mut scratch, out);
         self.arena = arena;
+        self.scratch = scratch;
         done.map_err(|message| Diagnostic::new(self.graph.origin(step.node), message).code(ErrorCode::RUN))
     }
 
@@ -164,6 +207,7 @@ impl TrainingEngine {
         step: &TrainingStep,
         arena: SplitArena<'_>,
         parameters: &[Vec<f32>],
+        scratch: &mut ProductScratch,
         y: &mut [f32],
     ) -> Result<(), String> {
         let k = self.kernels;
@@ -174,7 +218,14 @@ impl TrainingEngine {
             TrainingStepKind::Zip(kind, axes) => k.zip(*kind, real(0), real(1), axes, y),
             TrainingStepKind::ReduceSum(axes) => k.sum(real(0), axes, y),
             TrainingStepKind::Copy(axes) => copy_strided(real(0), axes, y),
-            TrainingStepKind::MatMul => matmul(&step.inputs[0], real(0), &step.inputs[1], real(1), y),
+            TrainingStepKind::MatMul => matmul([&step.inputs[0], &step.inputs[1]], [real(0), real(1)], y, multiply),
+            TrainingStepKind::LevelProduct(weight) => weight.product(k, real(0), y),
+            TrainingStepKind::RoundedProduct(unit, weight) => {
+                let product = |a: StridedMatrix<'_>, b: StridedMatrix<'_>, y: &mut [f32]| {
+                    in_bf16((k, *unit), a, b, weight.as_deref(), scratch, y);
+                };
+                matmul([&step.inputs[0], &step.inputs[1]], [real(0), real(1)], y, product);
+            }
             TrainingStepKind::ScaleShift => k.scale_shift(real(0), real(1), real(2), None, y),
             TrainingStepKind::Softmax => k.softmax(real(0), width(0), y),
             TrainingStepKind::RowMax => k.row_max(real(0), width(0), y),
@@ -292,7 +343,12 @@ fn copy_strided(x: &[f32], axes: &[crate::kernels::Axis], y: &mut [f32]) {
 }
 
 /// A product for every leading index, over operands that are spread along leading axes of size 1.
-fn matmul(a: &StridedView, a_data: &[f32], b: &StridedView, b_data: &[f32], y: &mut [f32]) {
+fn matmul(
+    [a, b]: [&StridedView; 2],
+    [a_data, b_data]: [&[f32]; 2],
+    y: &mut [f32],
+    mut multiply: impl FnMut(StridedMatrix<'_>, StridedMatrix<'_>, &mut [f32]),
+) {
     let split = |view: &StridedView| {
         let inner = view.sizes.len() - 2;
         let matrix = ([view.sizes[inner], view.sizes[inner + 1]], [view.steps[inner], view.steps[inner + 1]]);

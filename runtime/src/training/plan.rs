@@ -4,14 +4,18 @@
 //! arena, as in inference (`liveness`). What only exchanges axes is no step where products read it: they take any strides. What depends on neither tokens nor
 //! parameters is done once.
 
-use crate::kernels::{Axis, Map, Zip};
+use super::products::{GradientProducts, LevelWeight, exact_in_bf16, rounded_constant};
+use super::recompute::{ForwardLife, fewest_numbers};
+use crate::kernels::{Axis, Bf16Panels, Bf16Unit, Kernels, Map, Zip};
 use crate::liveness::{Lifetime, allocate};
 use snnc_ir::ErrorCode;
 use snnc_ir::hadamard::HadamardMatrix;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, Pairs};
 use snnc_ir::op::{Surrogate, TrainingOp};
 use snnc_ir::{Binary, Curve, Diagnostic, Elem, Graph, Op, Unary, Value};
+use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Values begin at multiples of this, so that a vector load meets one cache line: 64 bytes.
 const ALIGN: usize = 16;
@@ -72,6 +76,10 @@ pub enum TrainingStepKind {
     /// Copies an operand into its usual order, or spreads it.
     Copy(Vec<Axis>),
     MatMul,
+    /// A product of levels and a weight of 8 bits.
+    LevelProduct(Arc<LevelWeight>),
+    /// A product of operands rounded to bf16; the right one, where it is a constant.
+    RoundedProduct(Bf16Unit, Option<Arc<Bf16Panels>>),
     ScaleShift,
     Softmax,
     RowMax,
@@ -122,12 +130,31 @@ pub struct TrainingStep {
     pub out: Range<usize>,
 }
 
+/// What a plan may choose; only `GradientProducts::Bf16` changes results.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanOptions {
+    /// How products of the backward pass are computed.
+    pub products: GradientProducts,
+    /// Bytes of values above which values of the forward pass are computed again for the backward pass, where that takes less memory.
+    pub recompute_above: u64,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self { products: GradientProducts::F32, recompute_above: u64::MAX }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct TrainingPlan {
     /// Done once.
     pub first: Vec<TrainingStep>,
+    /// Done where parameters have changed.
+    pub renewed: Vec<TrainingStep>,
     /// Done in every run.
     pub every: Vec<TrainingStep>,
+    /// How many of these the first output, the loss, takes.
+    pub until_loss: usize,
     /// Numbers of the arena.
     pub arena_len: usize,
     /// By output of the graph.
@@ -137,13 +164,88 @@ pub struct TrainingPlan {
 impl TrainingPlan {
     /// # Errors
     /// An operation that is not of this stage.
-    pub fn new(graph: &Graph, tokens: usize, parameters: &[String]) -> Result<Self, Diagnostic> {
-        let mut planner = TrainingPlanner::new(graph, tokens, parameters);
-        for (value, _) in graph.iter() {
-            planner.visit(value)?;
-        }
-        Ok(planner.finish())
+    pub fn new(
+        graph: &Graph,
+        tokens: usize,
+        parameters: &[String],
+        kernels: Kernels,
+        options: PlanOptions,
+    ) -> Result<Self, Diagnostic> {
+        let whole = TrainingPlanner::new(graph, tokens, parameters).planned(&[])?;
+        let recomputed = match (size_of::<f32>() * whole.arena_len) as u64 > options.recompute_above {
+            false => None,
+            true => {
+                let plan = |kept: &[bool]| TrainingPlanner::new(graph, tokens, parameters).planned(kept);
+                fewest_numbers(graph, &whole.forward_lives(), plan)?
+            }
+        };
+        Ok(recomputed.filter(|plan| plan.arena_len < whole.arena_len).unwrap_or(whole).with_products(
+            graph,
+            parameters,
+            kernels,
+            options.products,
+        ))
     }
+
+    /// Steps of the forward pass are made products of integers where they are such, those of the backward pass products of rounded
+    /// operands where that is asked for.
+    fn with_products(
+        mut self,
+        graph: &Graph,
+        parameters: &[String],
+        kernels: Kernels,
+        products: GradientProducts,
+    ) -> Self {
+        let loss = graph.outputs.first().map(|(_, value)| *value);
+        let exact = Bf16Unit::best(kernels.isa());
+        // A value that is computed twice is computed in the same way.
+        let mut forward: HashMap<Value, TrainingStepKind> = HashMap::new();
+        for step in self.first.iter_mut().chain(&mut self.renewed).chain(&mut self.every) {
+            let TrainingStepKind::MatMul = step.kind else { continue };
+            if Some(step.node) <= loss {
+                let kind = forward.entry(step.node).or_insert_with(|| {
+                    let levels = LevelWeight::of(graph, step.node, parameters);
+                    let rounded = exact.filter(|_| exact_in_bf16(graph, step.node));
+                    let levels = levels.map(|weight| TrainingStepKind::LevelProduct(Arc::new(weight)));
+                    let rounded = rounded.map(|unit| TrainingStepKind::RoundedProduct(unit, None));
+                    levels.or(rounded).unwrap_or(TrainingStepKind::MatMul)
+                });
+                step.kind = kind.clone();
+            } else if let GradientProducts::Bf16(unit) = products {
+                let weight = rounded_constant(kernels, graph, &step.inputs[1]);
+                step.kind = TrainingStepKind::RoundedProduct(unit, weight);
+            }
+        }
+        self
+    }
+
+    /// Of each value of the forward pass that changes with the window: the step that makes it, the last of the forward pass that reads
+    /// it, and its numbers.
+    fn forward_lives(&self) -> Vec<ForwardLife> {
+        let steps = &self.every[..self.until_loss];
+        let mut lives: Vec<ForwardLife> = Vec::with_capacity(steps.len());
+        let mut at: HashMap<usize, usize> = HashMap::new();
+        for (now, step) in steps.iter().enumerate() {
+            for input in &step.inputs {
+                if let ValueSource::Arena(offset) = input.source
+                    && let Some(&life) = at.get(&offset)
+                {
+                    lives[life].dies = now;
+                }
+            }
+            at.insert(step.out.start, lives.len());
+            lives.push(ForwardLife { value: step.node, born: now, dies: now, numbers: step.out.len() });
+        }
+        lives
+    }
+}
+
+/// What a value changes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum ChangesWith {
+    Nothing,
+    Parameters,
+    Window,
 }
 
 struct TrainingPlanner<'g> {
@@ -151,13 +253,17 @@ struct TrainingPlanner<'g> {
     tokens: usize,
     parameters: &'g [String],
     views: Vec<Option<StridedView>>,
-    /// Whether a value changes from run to run.
-    changes: Vec<bool>,
+    /// What a value changes with.
+    changes: Vec<ChangesWith>,
     /// Whether all that read a value take any strides.
     only_products: Vec<bool>,
     /// By step: when its result is made and read last.
     lives: Vec<Lifetime>,
-    steps: Vec<(TrainingStep, bool)>,
+    steps: Vec<(TrainingStep, ChangesWith)>,
+    /// Steps that the loss takes, once it is there; what comes later is the backward pass.
+    until_loss: Option<usize>,
+    /// Values that are computed again where they are read next.
+    stale: Vec<bool>,
 }
 
 impl<'g> TrainingPlanner<'g> {
@@ -179,38 +285,61 @@ impl<'g> TrainingPlanner<'g> {
             tokens,
             parameters,
             views: vec![None; graph.nodes.len()],
-            changes: vec![false; graph.nodes.len()],
+            changes: vec![ChangesWith::Nothing; graph.nodes.len()],
             only_products,
             lives: Vec::new(),
             steps: Vec::new(),
+            until_loss: None,
+            stale: vec![false; graph.nodes.len()],
         }
+    }
+
+    /// The plan; of `kept`, values of the forward pass that are there in the backward pass, others are computed again. None of them:
+    /// nothing is computed twice.
+    fn planned(mut self, kept: &[bool]) -> Result<TrainingPlan, Diagnostic> {
+        let loss = self.graph.outputs.first().map(|(_, value)| *value);
+        for (value, _) in self.graph.iter() {
+            self.visit(value)?;
+            if Some(value) == loss {
+                let every = self.steps.iter().filter(|(_, changes)| *changes == ChangesWith::Window);
+                self.until_loss = Some(every.count());
+                for (at, kept) in kept.iter().enumerate() {
+                    self.stale[at] = !kept && self.changes[at] == ChangesWith::Window;
+                }
+            }
+        }
+        Ok(self.finish())
     }
 
     fn sizes(&self, value: Value) -> Vec<usize> {
         self.graph.ty(value).shape().concrete(self.tokens, 0)
     }
 
-    fn view(&self, value: Value) -> StridedView {
-        self.views[value.index()].clone().unwrap_or_else(|| unreachable!("operands come before users"))
+    fn view(&mut self, value: Value) -> Result<StridedView, Diagnostic> {
+        if std::mem::take(&mut self.stale[value.index()]) {
+            self.visit(value)?;
+        }
+        Ok(self.views[value.index()].clone().unwrap_or_else(|| unreachable!("operands come before users")))
     }
 
     fn visit(&mut self, at: Value) -> Result<(), Diagnostic> {
         let node = self.graph.node(at);
         let args = &node.args;
-        self.changes[at.index()] = args.iter().any(|arg| self.changes[arg.index()]);
+        let all = args.iter().map(|arg| self.changes[arg.index()]);
+        self.changes[at.index()] = all.max().unwrap_or(ChangesWith::Nothing);
         let sizes = self.sizes(at);
         let leaf = |source| StridedView::whole(source, sizes.clone());
         let view = match node.op {
             Op::Leaf(LeafOp::Tokens) => {
-                self.changes[at.index()] = true;
+                self.changes[at.index()] = ChangesWith::Window;
                 leaf(ValueSource::Tokens)
             }
             Op::Training(TrainingOp::Targets) => {
-                self.changes[at.index()] = true;
+                self.changes[at.index()] = ChangesWith::Window;
                 leaf(ValueSource::Targets)
             }
             Op::Leaf(LeafOp::Opening) => {
-                self.changes[at.index()] = true;
+                self.changes[at.index()] = ChangesWith::Window;
                 leaf(ValueSource::Opening)
             }
             Op::Leaf(LeafOp::Positions) => leaf(ValueSource::Positions),
@@ -218,19 +347,19 @@ impl<'g> TrainingPlanner<'g> {
                 let name = &self.graph.weight(id).name;
                 match self.parameters.iter().position(|parameter| parameter == name) {
                     Some(i) => {
-                        self.changes[at.index()] = true;
+                        self.changes[at.index()] = ChangesWith::Parameters;
                         leaf(ValueSource::Parameter(i))
                     }
                     None => leaf(ValueSource::Constant(at)),
                 }
             }
             Op::Array(ArrayOp::Reshape(_)) => {
-                let inner = self.whole(args[0]);
+                let inner = self.whole(args[0])?;
                 StridedView::whole(inner.source, self.sizes(at))
             }
-            Op::Training(TrainingOp::StopGradient) => self.view(args[0]),
+            Op::Training(TrainingOp::StopGradient) => self.view(args[0])?,
             Op::Array(ArrayOp::Transpose(perm)) => {
-                let view = self.view(args[0]);
+                let view = self.view(args[0])?;
                 let permuted = |all: &[usize]| perm.axes().iter().map(|&axis| all[usize::from(axis)]).collect();
                 self.laid(
                     at,
@@ -238,14 +367,14 @@ impl<'g> TrainingPlanner<'g> {
                 )
             }
             Op::Array(ArrayOp::SplitHeads { heads }) => {
-                let view = self.view(args[0]);
+                let view = self.view(args[0])?;
                 let (heads, [n, d]) = (heads as usize, [view.sizes[0], view.sizes[1]]);
                 let [row, column] = [view.steps[0], view.steps[1]];
                 let (sizes, steps) = (vec![heads, n, d / heads], vec![d / heads * column, row, column]);
                 self.laid(at, StridedView { source: view.source, sizes, steps })
             }
             Op::Array(ArrayOp::MergeHeads) => {
-                let view = self.view(args[0]);
+                let view = self.view(args[0])?;
                 let order = |all: &[usize]| vec![all[1], all[0], all[2]];
                 let (sizes, steps) = (order(&view.sizes), order(&view.steps));
                 let out = self.lay(at, &StridedView { source: view.source, sizes, steps });
@@ -253,7 +382,7 @@ impl<'g> TrainingPlanner<'g> {
             }
             op => {
                 let kind = self.kind(at, op)?;
-                self.step(at, kind)
+                self.step(at, kind)?
             }
         };
         self.views[at.index()] = Some(view);
@@ -272,23 +401,24 @@ impl<'g> TrainingPlanner<'g> {
     }
 
     /// The operand in its usual order.
-    fn whole(&mut self, arg: Value) -> StridedView {
-        let view = self.view(arg);
+    fn whole(&mut self, arg: Value) -> Result<StridedView, Diagnostic> {
+        let view = self.view(arg)?;
         if view.is_whole() {
-            return view;
+            return Ok(view);
         }
         let laid = self.lay(arg, &view);
         self.views[arg.index()] = Some(laid.clone());
-        laid
+        Ok(laid)
     }
 
-    fn step(&mut self, at: Value, kind: TrainingStepKind) -> StridedView {
+    fn step(&mut self, at: Value, kind: TrainingStepKind) -> Result<StridedView, Diagnostic> {
         let any = matches!(kind, TrainingStepKind::MatMul);
         let args = self.graph.node(at).args.clone();
-        let inputs = args.iter().map(|&arg| if any { self.view(arg) } else { self.whole(arg) }).collect();
+        let inputs = args.iter().map(|&arg| if any { self.view(arg) } else { self.whole(arg) });
+        let inputs = inputs.collect::<Result<Vec<StridedView>, _>>()?;
         let sizes = self.sizes(at);
         let out = self.push(at, kind, inputs, sizes.iter().product());
-        StridedView::whole(ValueSource::Arena(out), sizes)
+        Ok(StridedView::whole(ValueSource::Arena(out), sizes))
     }
 
     fn kind(&self, at: Value, op: Op) -> Result<TrainingStepKind, Diagnostic> {
@@ -370,14 +500,14 @@ impl<'g> TrainingPlanner<'g> {
     /// Adds a step; its value's number.
     fn push(&mut self, node: Value, kind: TrainingStepKind, inputs: Vec<StridedView>, len: usize) -> usize {
         let now = self.steps.len();
+        let changes = self.changes[node.index()];
         for input in &inputs {
             if let ValueSource::Arena(value) = input.source {
                 self.lives[value].dies = self.lives[value].dies.max(now);
             }
         }
-        let changes = self.changes[node.index()];
-        // What is done once is done before all else, and is never overwritten.
-        let (born, dies) = if changes { (now, now) } else { (0, usize::MAX) };
+        // What is not done in every run is done before all else, and is never overwritten.
+        let (born, dies) = if changes == ChangesWith::Window { (now, now) } else { (0, usize::MAX) };
         self.lives.push(Lifetime { size: len, born, dies });
         self.steps.push((TrainingStep { node, kind, inputs, out: 0..len }, changes));
         now
@@ -385,7 +515,8 @@ impl<'g> TrainingPlanner<'g> {
 
     /// Gives every value its place in the arena.
     fn finish(mut self) -> TrainingPlan {
-        let outputs: Vec<StridedView> = self.graph.outputs.iter().map(|(_, value)| self.view(*value)).collect();
+        let outputs: Vec<StridedView> =
+            self.graph.outputs.iter().filter_map(|(_, value)| self.views[value.index()].clone()).collect();
         for view in &outputs {
             if let ValueSource::Arena(value) = view.source {
                 self.lives[value].dies = usize::MAX;
@@ -398,13 +529,25 @@ impl<'g> TrainingPlanner<'g> {
             }
             view
         };
-        let (mut first, mut every) = (Vec::new(), Vec::new());
+        let (mut first, mut renewed, mut every) = (Vec::new(), Vec::new(), Vec::new());
         for ((mut step, changes), &offset) in self.steps.into_iter().zip(&offsets) {
             step.out = offset..offset + step.out.len();
             step.inputs = step.inputs.into_iter().map(placed).collect();
-            if changes { every.push(step) } else { first.push(step) }
+            match changes {
+                ChangesWith::Nothing => first.push(step),
+                ChangesWith::Parameters => renewed.push(step),
+                ChangesWith::Window => every.push(step),
+            }
         }
-        TrainingPlan { first, every, arena_len, outputs: outputs.into_iter().map(placed).collect() }
+        let until_loss = self.until_loss.unwrap_or(every.len());
+        TrainingPlan {
+            first,
+            renewed,
+            every,
+            until_loss,
+            arena_len,
+            outputs: outputs.into_iter().map(placed).collect(),
+        }
     }
 }
 

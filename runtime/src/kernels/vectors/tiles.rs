@@ -32,6 +32,30 @@ fn is_there() -> bool {
     highest >= 7 && __cpuid_count(7, 0).edx & TILES == TILES && is_x86_feature_detected!("avx512vbmi")
 }
 
+/// Whether the unit multiplies bf16 as well (AMX-BF16), where it is there.
+pub fn multiplies_bf16() -> bool {
+    const BF16: u32 = 1 << 22;
+    __cpuid_count(7, 0).edx & BF16 == BF16
+}
+
+/// Eight tiles of sixteen rows of 64 bytes, for this thread.
+///
+/// # Safety
+/// `available` has said so, and nothing else uses tiles until `release`.
+pub unsafe fn configure() {
+    // SAFETY: the caller's.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIGURATION, options(nostack, readonly)) };
+}
+
+/// Tiles are free again.
+///
+/// # Safety
+/// `available` has said so.
+pub unsafe fn release() {
+    // SAFETY: the caller's.
+    unsafe { asm!("tilerelease", options(nostack, nomem)) };
+}
+
 /// Linux saves tiles of a process that has asked for it (`arch_prctl`), threads that come later included.
 #[cfg(target_os = "linux")]
 fn is_permitted() -> bool {
@@ -94,7 +118,7 @@ pub unsafe fn product(x: &[i8], k: usize, w: Panels<'_>, y: &mut [i32]) {
     // choice of `t`, the panel has `k / 4` groups, and `block` writes as many columns of `y`, or of a part of its own, as
     // there are. Nothing else uses tiles meanwhile. Test: `products_of_many_tokens`.
     unsafe {
-        asm!("ldtilecfg [{}]", in(reg) &CONFIGURATION, options(nostack, readonly));
+        configure();
         for (p, panel) in w.panels().enumerate() {
             interleave(panel, w.panel(p + 1), &mut blocks);
             let width = (m - p * OUTPUTS).min(OUTPUTS);
@@ -108,7 +132,7 @@ pub unsafe fn product(x: &[i8], k: usize, w: Panels<'_>, y: &mut [i32]) {
                 t = first + tokens;
             }
         }
-        asm!("tilerelease", options(nostack, nomem));
+        release();
     }
     PANEL.set(blocks);
 }
@@ -129,7 +153,7 @@ pub unsafe fn add_grouped(x: &[i8], k: usize, weight: i32, w: Panels<'_>, y: &mu
     let (low, high) = blocks.split_at_mut(k / GROUP);
     // SAFETY: as of `product`; sums of 32 tokens have rows of 64. Test: `products_of_groups_are_exact`.
     unsafe {
-        asm!("ldtilecfg [{}]", in(reg) &CONFIGURATION, options(nostack, readonly));
+        configure();
         for (p, panel) in w.panels().enumerate() {
             split(sizes, bytemuck::cast_slice(panel), low, high);
             let width = (m - p * OUTPUTS).min(OUTPUTS);
@@ -155,7 +179,7 @@ pub unsafe fn add_grouped(x: &[i8], k: usize, weight: i32, w: Panels<'_>, y: &mu
                 t = first + tokens;
             }
         }
-        asm!("tilerelease", options(nostack, nomem));
+        release();
     }
     PANEL.set(blocks);
     true

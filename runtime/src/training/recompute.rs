@@ -1,0 +1,93 @@
+//! Which values of the forward pass are kept for the backward pass, where the others are computed again.
+//!
+//! The forward pass is cut into parts at steps after which few numbers are still to be read, as between two blocks of a network. What is
+//! to be read later at a cut is kept. The backward pass meets the parts from the last to the first, and computes the values of one again
+//! from what was kept before it. No result changes: the same steps read the same numbers.
+
+use super::plan::TrainingPlan;
+use snnc_ir::{Diagnostic, Graph, Value};
+
+/// A value of the forward pass that changes with the window.
+#[derive(Clone, Copy, Debug)]
+pub struct ForwardLife {
+    pub value: Value,
+    /// The step that makes it.
+    pub born: usize,
+    /// The last step of the forward pass that reads it.
+    pub dies: usize,
+    pub numbers: usize,
+}
+
+/// The numbers of a part are at least this share of all, and less than twice it.
+const PARTS: [usize; 6] = [4, 8, 16, 32, 64, 128];
+
+/// Of the plans by several numbers of parts the one that needs the fewest numbers; none where nothing can be computed again.
+///
+/// # Errors
+/// As of `plan`.
+pub fn fewest_numbers(
+    graph: &Graph,
+    lives: &[ForwardLife],
+    plan: impl Fn(&[bool]) -> Result<TrainingPlan, Diagnostic>,
+) -> Result<Option<TrainingPlan>, Diagnostic> {
+    let mut best: Option<TrainingPlan> = None;
+    for parts in PARTS {
+        let found = plan(&kept(graph, lives, parts))?;
+        if best.as_ref().is_none_or(|best| found.arena_len < best.arena_len) {
+            best = Some(found);
+        }
+    }
+    Ok(best)
+}
+
+/// Whether each value of the graph is kept.
+fn kept(graph: &Graph, lives: &[ForwardLife], parts: usize) -> Vec<bool> {
+    let mut kept = vec![false; graph.nodes.len()];
+    let cuts = cuts(lives, parts);
+    let last = cuts.last().copied().unwrap_or(0);
+    for life in lives {
+        // What comes after the last cut is still there when the backward pass begins.
+        let read_later = cuts.iter().any(|&cut| life.born <= cut && cut < life.dies);
+        kept[life.value.index()] |= read_later || last < life.born;
+    }
+    kept
+}
+
+/// The steps after which a part ends.
+fn cuts(lives: &[ForwardLife], parts: usize) -> Vec<usize> {
+    let steps = lives.iter().map(|life| life.dies.max(life.born) + 1).max().unwrap_or(0);
+    let (mut made, mut change) = (vec![0usize; steps], vec![0isize; steps + 1]);
+    for life in lives {
+        made[life.born] += life.numbers;
+        change[life.born] += life.numbers as isize;
+        change[life.dies] -= life.numbers as isize;
+    }
+    // Numbers that are still to be read after each step.
+    let running = |now: &mut isize, change: &isize| {
+        *now += change;
+        Some(*now)
+    };
+    let later: Vec<isize> = change[..steps].iter().scan(0, running).collect();
+    let part = (made.iter().sum::<usize>() / parts).max(1);
+    let (mut cuts, mut from) = (Vec::new(), 0);
+    loop {
+        let mut numbers = 0;
+        let mut found: Option<usize> = None;
+        for (step, made) in made.iter().enumerate().skip(from) {
+            numbers += made;
+            if numbers >= 2 * part && found.is_some() {
+                break;
+            }
+            if numbers >= part && found.is_none_or(|best| later[step] <= later[best]) {
+                found = Some(step);
+            }
+        }
+        match found.filter(|&step| step + 1 < steps) {
+            Some(step) => {
+                cuts.push(step);
+                from = step + 1;
+            }
+            None => return cuts,
+        }
+    }
+}
