@@ -234,3 +234,8 @@ pub fn documented(page: &str, name: &str, text: &str) {
         assert_eq!(found, text, "docs/{page} is stale; SNNC_UPDATE_DOCS=1 makes it anew");
     }
 }
+
+/// Says what a test did not do, and why.
+pub fn say(what: &str) {
+    eprintln!("{what}");
+}

@@ -5,6 +5,7 @@
 use snnc::ranks::Alone;
 use snnc::train::adamw::Schedule;
 use snnc::train::checkpoint;
+use snnc::train::comparison::Comparison;
 use snnc::train::events::RunIdentity;
 use snnc::train::{Trainer, TrainerOptions};
 use snnc_examples::gpt2::{Activation, Gpt2Config};
@@ -22,11 +23,10 @@ use snnc_passes::levels::Levels;
 use snnc_passes::options::{Override, PHASES, QuantOptions, Rounding, Thresholds};
 use snnc_passes::relax::{Loss, Recipe, TrainGraph, Trainable, relax};
 use snnc_passes::residual::additions;
-use snnc_runtime::{Bf16Unit, Engine, GradientProducts, Isa, PlanOptions, TrainingEngine};
-use snnc_tests::{converted, demo_model, from_tensor, ids, imported, llama, options, run, snnc};
+use snnc_runtime::{Engine, GradientProducts, Isa, PlanOptions, TrainingEngine};
+use snnc_tests::{converted, demo_model, from_tensor, ids, imported, llama, options, run, say, snnc};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
 const CONFIG: Gpt2Config =
     Gpt2Config { layers: 2, width: 16, heads: 2, vocabulary: 40, context: 24, ..Gpt2Config::TINY };
@@ -154,7 +154,7 @@ fn divergence(own: &[f32], dense: &[f32], width: usize) -> f64 {
 }
 
 fn engine(graph: &Graph, tokens: usize, parameters: &[String]) -> TrainingEngine {
-    TrainingEngine::new(Arc::new(graph.clone()), tokens, parameters, PlanOptions::default()).unwrap()
+    TrainingEngine::new(graph, tokens, parameters, PlanOptions::default()).unwrap()
 }
 
 /// Before a step the relaxed graph's loss is that of the program itself, level for level.
@@ -387,19 +387,18 @@ fn gradients_of(whole: &mut TrainingEngine, text: &[u32], relaxed: &TrainGraph) 
 /// Gradients of bf16 point where those of f32 do, and are as long; the loss has the same bits, with the backward pass and without.
 #[test]
 fn gradients_in_bf16_change_little() {
-    let Some(unit) = Isa::detect().ok().and_then(Bf16Unit::best) else {
-        eprintln!("not tested: this processor, or SNNC_ISA, has no products of bf16");
-        return;
+    let Some(unit) = Isa::detect().ok().and_then(Isa::bf16_unit) else {
+        return say("not tested: this processor, or SNNC_ISA, has no products of bf16");
     };
     let text = ids(WINDOW + 1, CONFIG.vocabulary);
     for Taught { name, teacher, program } in programs() {
         for train in [Trainable::Ssa, Trainable::Thresholds, Trainable::All] {
             let relaxed = relax(&program, &teacher, recipe(train)).unwrap();
-            let back = Arc::new(gradient(&relaxed.graph, &relaxed.parameters).unwrap());
+            let back = gradient(&relaxed.graph, &relaxed.parameters).unwrap();
             let [(loss, exact), (loss_rounded, rounded)] =
                 [GradientProducts::F32, GradientProducts::Bf16(unit)].map(|products| {
                     let plan = PlanOptions { products, ..PlanOptions::default() };
-                    let mut whole = TrainingEngine::new(back.clone(), WINDOW, &relaxed.parameters, plan).unwrap();
+                    let mut whole = TrainingEngine::new(&back, WINDOW, &relaxed.parameters, plan).unwrap();
                     let (loss, gradients) = gradients_of(&mut whole, &text, &relaxed);
                     assert_eq!(whole.run_loss(&text, &starts(&relaxed)).unwrap(), loss, "{name}");
                     (loss, gradients)
@@ -422,9 +421,9 @@ fn values_computed_again_are_the_same() {
     for Taught { name, teacher, program } in programs() {
         for loss in [Loss::Divergence, Loss::CrossEntropy, Loss::Transfer] {
             let relaxed = relax(&program, &teacher, Recipe { loss, ..recipe(Trainable::All) }).unwrap();
-            let back = Arc::new(gradient(&relaxed.graph, &relaxed.parameters).unwrap());
+            let back = gradient(&relaxed.graph, &relaxed.parameters).unwrap();
             let [(usual, bytes), (recomputed, fewer)] = [PlanOptions::default(), again].map(|plan| {
-                let mut whole = TrainingEngine::new(back.clone(), WINDOW, &relaxed.parameters, plan).unwrap();
+                let mut whole = TrainingEngine::new(&back, WINDOW, &relaxed.parameters, plan).unwrap();
                 // The second window must not find what the first has left.
                 gradients_of(&mut whole, &text[..].iter().rev().copied().collect::<Vec<u32>>(), &relaxed);
                 (gradients_of(&mut whole, &text, &relaxed), whole.bytes())
@@ -549,6 +548,7 @@ fn a_run_is_the_same_however_it_is_run() {
         let state = checkpoint::State {
             version: checkpoint::VERSION,
             run: RunIdentity::default(),
+            before: Comparison::default(),
             steps: 12,
             step: part.step,
             best_step: part.best_step,

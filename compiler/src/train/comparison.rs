@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub const COMPARED_WINDOWS: usize = 32;
 
 /// A program beside the dense network.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// Whether a pair seen earlier is recalled, by distance.
     pub recall: Vec<Recalled>,

@@ -34,7 +34,7 @@ use snnc_ir::{Diagnostic, Graph, text};
 use snnc_passes::apply_parameters::apply_parameters;
 use snnc_passes::options::{QuantOptions, Rotate, Rotations};
 use snnc_passes::relax::{Loss, Recipe, Trainable as Parameters};
-use snnc_runtime::{Bf16Unit, GradientProducts, Isa, Options, PlanOptions, Program, memory_limit};
+use snnc_runtime::{GradientProducts, Isa, Options, PlanOptions, Program, memory_limit};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -247,7 +247,7 @@ impl GradientFormat {
         match self {
             Self::F32 => Ok(GradientProducts::F32),
             Self::Bf16 => {
-                let unit = Isa::detect().ok().and_then(Bf16Unit::best);
+                let unit = Isa::detect().ok().and_then(Isa::bf16_unit);
                 unit.map(GradientProducts::Bf16).ok_or_else(|| {
                     let message = "this processor, or SNNC_ISA, has no products of bf16 (AMX-BF16 or AVX512-BF16)";
                     Diagnostic::new("--gradients", message).code(ErrorCode::OPTION).note("use --gradients f32")

@@ -21,7 +21,7 @@ use snnc_passes::relax::{Recipe, TrainGraph, relax};
 use snnc_runtime::{PlanOptions, TrainingEngine};
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// What a trainer is told.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,10 @@ pub struct TrainerOptions {
 /// A program in training.
 #[derive(Debug)]
 pub struct Trainer {
-    relaxed: TrainGraph,
+    /// Names of the parameters.
+    names: Vec<String>,
+    /// What the program's constants become.
+    constants: Graph,
     /// One for each thread.
     engines: Mutex<Vec<TrainingEngine>>,
     pool: rayon::ThreadPool,
@@ -85,7 +88,7 @@ impl Trainer {
         let back = gradient(&relaxed.graph, &relaxed.parameters)?;
         snnc_ir::verify::verify(&back)?;
         let threads = options.threads.clamp(1, options.batch.div_ceil(options.ranks.count()));
-        let first = TrainingEngine::new(Arc::new(back), options.window, &relaxed.parameters, options.plan)?;
+        let first = TrainingEngine::new(&back, options.window, &relaxed.parameters, options.plan)?;
         let more = (1..threads).map(|_| first.another()).collect::<Result<Vec<_>, Diagnostic>>()?;
         let engines = Mutex::new(std::iter::once(first).chain(more).collect());
         let start = |name: &String| {
@@ -97,12 +100,14 @@ impl Trainer {
         let pool = pool(threads)?;
         let at_once = ranks::gathered(options.ranks, &threads)?.into_iter().min().unwrap_or(1).clamp(1, threads);
         let (step, best_step, losses) = (0, 0, Vec::new());
-        Ok(Self { relaxed, engines, pool, at_once, options, numbers, step, best_step, losses })
+        // Weights that engines hold as bytes are needed no more as reals.
+        let TrainGraph { parameters: names, constants, .. } = relaxed;
+        Ok(Self { names, constants, engines, pool, at_once, options, numbers, step, best_step, losses })
     }
 
     /// Names and lengths of the parameters.
     pub fn parameters(&self) -> impl Iterator<Item = (&String, usize)> {
-        self.relaxed.parameters.iter().zip(self.numbers.parameters.iter().map(Vec::len))
+        self.names.iter().zip(self.numbers.parameters.iter().map(Vec::len))
     }
 
     /// Bytes that engines work in.
@@ -209,8 +214,8 @@ impl Trainer {
     /// # Errors
     /// As of an engine.
     pub fn constants(&self) -> Result<IndexMap<String, Vec<f32>>, Diagnostic> {
-        let (graph, names) = (&self.relaxed.constants, &self.relaxed.parameters);
-        let mut whole = TrainingEngine::new(Arc::new(graph.clone()), 1, names, PlanOptions::default())?;
+        let (graph, names) = (&self.constants, &self.names);
+        let mut whole = TrainingEngine::new(graph, 1, names, PlanOptions::default())?;
         let best = &self.numbers.best;
         whole.run(&[0, 0], best)?;
         let named =

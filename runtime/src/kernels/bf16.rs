@@ -2,23 +2,12 @@
 //!
 //! Law: they differ from products in f32 by the rounding of operands, a relative 2^-9 each. They never depend on threads.
 
-use super::Isa;
 use super::training::StridedMatrix;
+use super::vectors::interface::{BF16_NUMBERS as NUMBERS, BF16_SIDE as SIDE, Bf16Line};
 #[cfg(target_arch = "x86_64")]
-use super::vectors::{bf16::Block, tiles};
+use super::vectors::{bf16::Bf16Block, tiles};
 
-/// Rows, or outputs, of a block.
-pub const SIDE: usize = 32;
-
-/// Numbers of a line.
-const NUMBERS: usize = 32;
-
-/// A cache line of bf16.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub struct Line(pub [u16; NUMBERS]);
-
-const NOTHING: Line = Line([0; NUMBERS]);
+const NOTHING: Bf16Line = Bf16Line([0; NUMBERS]);
 
 /// The nearest bf16, of two the even one.
 #[inline(always)]
@@ -32,14 +21,14 @@ fn rounded(x: f32) -> u16 {
 #[derive(Clone, Debug, Default)]
 pub struct Bf16Rows {
     lines: usize,
-    rows: Vec<Line>,
+    rows: Vec<Bf16Line>,
 }
 
 /// A right operand in panels of 32 outputs, `[outputs / 32][lines][16 pairs][32 outputs][2]`, `lines` of 32 inputs.
 #[derive(Clone, Debug, Default)]
 pub struct Bf16Panels {
     lines: usize,
-    panels: Vec<Line>,
+    panels: Vec<Bf16Line>,
 }
 
 /// What multiplies numbers of bf16.
@@ -52,10 +41,9 @@ pub enum Bf16Unit {
 }
 
 impl Bf16Unit {
-    /// The fastest that this processor has beside these instructions, if it has one.
-    pub fn best(isa: Isa) -> Option<Self> {
-        let units = [Self::Tiles, Self::Pairs];
-        units.into_iter().find(|unit| isa == Isa::Avx512 && unit.is_available())
+    /// The fastest that this processor has, if it has one.
+    pub fn best() -> Option<Self> {
+        [Self::Tiles, Self::Pairs].into_iter().find(|unit| unit.is_available())
     }
 
     /// Whether this process may use it.
@@ -115,7 +103,7 @@ pub fn multiply_bf16(
     for from in (0..lines).step_by(CHUNK) {
         for panel in 0..outputs / SIDE {
             for row in (0..rows).step_by(SIDE) {
-                let block = Block {
+                let block = Bf16Block {
                     x: x.rows[row * lines + from..].as_ptr(),
                     row: lines,
                     w: w.panels[panel * lines * SIDE + from * SIDE..].as_ptr(),
@@ -209,7 +197,7 @@ pub(super) fn round_panels(w: StridedMatrix<'_>, to: &mut Bf16Panels) {
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
-    use super::super::Kernels;
+    use super::super::{Isa, Kernels};
     use super::*;
 
     fn numbers(count: usize, seed: u32) -> Vec<f32> {

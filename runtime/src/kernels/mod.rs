@@ -135,6 +135,11 @@ impl Isa {
         }
     }
 
+    /// What multiplies numbers of bf16 beside these instructions, if this machine has it.
+    pub fn bf16_unit(self) -> Option<Bf16Unit> {
+        Bf16Unit::best().filter(|_| self == Isa::Avx512)
+    }
+
     fn from_name(name: &str) -> Result<Self, String> {
         ISAS.into_iter().find(|isa| isa.name() == name).ok_or_else(|| {
             let names = ISAS.map(|isa| format!("`{}`", isa.name()));

@@ -23,7 +23,6 @@ use std::sync::Arc;
 /// A graph of stage `training`, ready for windows of one length.
 #[derive(Debug)]
 pub struct TrainingEngine {
-    graph: Arc<Graph>,
     plan: Arc<TrainingPlan>,
     kernels: Kernels,
     arena: Vec<f32>,
@@ -45,12 +44,7 @@ impl TrainingEngine {
     ///
     /// # Errors
     /// The graph is of another stage, or longer windows than its context are asked for.
-    pub fn new(
-        graph: Arc<Graph>,
-        tokens: usize,
-        parameters: &[String],
-        options: PlanOptions,
-    ) -> Result<Self, Diagnostic> {
+    pub fn new(graph: &Graph, tokens: usize, parameters: &[String], options: PlanOptions) -> Result<Self, Diagnostic> {
         if graph.stage != Stage::Training {
             return Err(Diagnostic::new("", format!("a program of stage {} is not trained", graph.stage.name()))
                 .code(ErrorCode::RUN));
@@ -62,7 +56,7 @@ impl TrainingEngine {
         let kernels = Isa::detect()
             .and_then(Kernels::new)
             .map_err(|message| Diagnostic::new("", message).code(ErrorCode::RUN))?;
-        let plan = Arc::new(TrainingPlan::new(&graph, tokens, parameters, kernels, options)?);
+        let plan = Arc::new(TrainingPlan::new(graph, tokens, parameters, kernels, options)?);
         let reserved = MemoryReservation::new(4 * plan.arena_len as u128, "values of a window in training")?;
         let mut engine = Self {
             _reserved: reserved,
@@ -75,7 +69,6 @@ impl TrainingEngine {
             renewed: false,
             kernels,
             scratch: ProductScratch::default(),
-            graph,
             plan,
         };
         let plan = Arc::clone(&engine.plan);
@@ -91,7 +84,6 @@ impl TrainingEngine {
         let bytes = 4 * self.plan.arena_len as u128;
         let mut engine = Self {
             _reserved: MemoryReservation::new(bytes, "values of a window in training")?,
-            graph: Arc::clone(&self.graph),
             plan: Arc::clone(&self.plan),
             kernels: self.kernels,
             scratch: ProductScratch::default(),
@@ -153,11 +145,6 @@ impl TrainingEngine {
         self.read(arena, &self.plan.outputs[i], parameters)
     }
 
-    /// The graph that it runs.
-    pub fn graph(&self) -> &Graph {
-        &self.graph
-    }
-
     /// Bytes of its arena.
     pub fn bytes(&self) -> usize {
         self.plan.arena_len * size_of::<f32>()
@@ -168,7 +155,7 @@ impl TrainingEngine {
             ValueSource::Arena(at) => arena.value(at, view.len()),
             ValueSource::Parameter(i) => &parameters[i],
             ValueSource::Constant(value) => {
-                self.graph.constant(value).and_then(|weight| weight.tensor.as_f32()).unwrap_or(&[])
+                self.plan.constants.get(&value).and_then(|tensor| tensor.as_f32()).unwrap_or(&[])
             }
             ValueSource::Tokens | ValueSource::Positions | ValueSource::Opening | ValueSource::Targets => {
                 unreachable!("integers")
@@ -182,7 +169,7 @@ impl TrainingEngine {
             ValueSource::Positions => &self.positions,
             ValueSource::Opening => &self.opening,
             ValueSource::Targets => &self.targets,
-            ValueSource::Constant(value) => match self.graph.constant(value).map(|weight| weight.tensor.data()) {
+            ValueSource::Constant(value) => match self.plan.constants.get(&value).map(|tensor| tensor.data()) {
                 Some(Data::I32(data)) => data,
                 _ => unreachable!("an i32 constant"),
             },
@@ -199,7 +186,7 @@ impl TrainingEngine {
         let done = self.compute(step, inputs, parameters, &mut scratch, out);
         self.arena = arena;
         self.scratch = scratch;
-        done.map_err(|message| Diagnostic::new(self.graph.origin(step.node), message).code(ErrorCode::RUN))
+        done.map_err(|message| Diagnostic::new(&step.origin, message).code(ErrorCode::RUN))
     }
 
     fn compute(
@@ -231,9 +218,7 @@ impl TrainingEngine {
             TrainingStepKind::RowMax => k.row_max(real(0), width(0), y),
             TrainingStepKind::TopkMask { keys } => k.topk_mask(real(0), width(0), *keys, y),
             TrainingStepKind::CausalMask { keep, drop, window } => {
-                let n = self.positions.len();
-                let seen = |i: usize, j: usize| j <= i && window.is_none_or(|window| i - j < window as usize);
-                y.iter_mut().enumerate().for_each(|(i, y)| *y = if seen(i / n, i % n) { *keep } else { *drop });
+                causal_mask(self.positions.len(), [*keep, *drop], *window, y);
             }
             TrainingStepKind::Centre => k.centre(real(0), width(0), y),
             TrainingStepKind::Hadamard(matrix) => k.hadamard(real(0), matrix, y),
@@ -261,13 +246,7 @@ impl TrainingEngine {
                 }
             }
             TrainingStepKind::EmbedGrad => embed_grad(self.integers(&step.inputs[0]), real(1), width(1), y)?,
-            TrainingStepKind::DecayMask => {
-                let n = self.positions.len();
-                for (&h, y) in real(0).iter().zip(y.chunks_exact_mut(n * n)) {
-                    let h = period(h.into());
-                    y.chunks_exact_mut(n).enumerate().for_each(|(i, row)| decay_row(h, i, row));
-                }
-            }
+            TrainingStepKind::DecayMask => decay_mask(self.positions.len(), real(0), y),
             TrainingStepKind::DecayMaskGrad => {
                 let n = self.positions.len();
                 for ((&h, c), y) in real(0).iter().zip(real(1).chunks_exact(n * n)).zip(y) {
@@ -377,6 +356,20 @@ fn matmul(
         let a = matrix(&a_data[offset(&a_lead, batch)..], a_sizes, a_steps);
         let b = matrix(&b_data[offset(&b_lead, batch)..], b_sizes, b_steps);
         multiply(a, b, y);
+    }
+}
+
+/// Of every query and key one number where it may see it, else the other.
+fn causal_mask(n: usize, [keep, drop]: [f32; 2], window: Option<u32>, y: &mut [f32]) {
+    let seen = |i: usize, j: usize| j <= i && window.is_none_or(|window| i - j < window as usize);
+    y.iter_mut().enumerate().for_each(|(i, y)| *y = if seen(i / n, i % n) { keep } else { drop });
+}
+
+/// What keys still weigh, by head, query and key.
+fn decay_mask(n: usize, periods: &[f32], y: &mut [f32]) {
+    for (&h, y) in periods.iter().zip(y.chunks_exact_mut(n * n)) {
+        let h = period(h.into());
+        y.chunks_exact_mut(n).enumerate().for_each(|(i, row)| decay_row(h, i, row));
     }
 }
 

@@ -4,15 +4,16 @@
 //! arena, as in inference (`liveness`). What only exchanges axes is no step where products read it: they take any strides. What depends on neither tokens nor
 //! parameters is done once.
 
-use super::products::{GradientProducts, LevelWeight, exact_in_bf16, rounded_constant};
-use super::recompute::{ForwardLife, fewest_numbers};
-use crate::kernels::{Axis, Bf16Panels, Bf16Unit, Kernels, Map, Zip};
+use super::products::{GradientProducts, LevelWeight, exact_in_bf16, rounded_once};
+use super::recompute::{ForwardLife, PARTS, kept};
+use crate::kernels::{Axis, Bf16Panels, Bf16Unit, Kernels, Map, StridedMatrix, Zip};
 use crate::liveness::{Lifetime, allocate};
 use snnc_ir::ErrorCode;
 use snnc_ir::hadamard::HadamardMatrix;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, Pairs};
 use snnc_ir::op::{Surrogate, TrainingOp};
-use snnc_ir::{Binary, Curve, Diagnostic, Elem, Graph, Op, Unary, Value};
+use snnc_ir::origin::NodeOrigin;
+use snnc_ir::{Binary, Curve, Diagnostic, Elem, Graph, Op, Tensor, Unary, Value};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -124,6 +125,7 @@ pub enum TrainingStepKind {
 #[derive(Clone, Debug)]
 pub struct TrainingStep {
     pub node: Value,
+    pub origin: NodeOrigin,
     pub kind: TrainingStepKind,
     pub inputs: Vec<StridedView>,
     /// Where its result lies in the arena.
@@ -159,6 +161,8 @@ pub struct TrainingPlan {
     pub arena_len: usize,
     /// By output of the graph.
     pub outputs: Vec<StridedView>,
+    /// The constants that steps read as they are. Others are in the steps themselves, as bytes or rounded.
+    pub constants: HashMap<Value, Arc<Tensor>>,
 }
 
 impl TrainingPlan {
@@ -171,20 +175,16 @@ impl TrainingPlan {
         kernels: Kernels,
         options: PlanOptions,
     ) -> Result<Self, Diagnostic> {
-        let whole = TrainingPlanner::new(graph, tokens, parameters).planned(&[])?;
-        let recomputed = match (size_of::<f32>() * whole.arena_len) as u64 > options.recompute_above {
-            false => None,
-            true => {
-                let plan = |kept: &[bool]| TrainingPlanner::new(graph, tokens, parameters).planned(kept);
-                fewest_numbers(graph, &whole.forward_lives(), plan)?
+        let plan = |kept: &[bool]| TrainingPlanner::new(graph, tokens, parameters).planned(kept);
+        let mut best = plan(&[])?;
+        if (size_of::<f32>() * best.arena_len) as u64 > options.recompute_above {
+            let lives = best.forward_lives();
+            for parts in PARTS {
+                let found = plan(&kept(graph.nodes.len(), &lives, parts))?;
+                best = if found.arena_len < best.arena_len { found } else { best };
             }
-        };
-        Ok(recomputed.filter(|plan| plan.arena_len < whole.arena_len).unwrap_or(whole).with_products(
-            graph,
-            parameters,
-            kernels,
-            options.products,
-        ))
+        }
+        Ok(best.with_products(graph, parameters, kernels, options.products))
     }
 
     /// Steps of the forward pass are made products of integers where they are such, those of the backward pass products of rounded
@@ -197,7 +197,7 @@ impl TrainingPlan {
         products: GradientProducts,
     ) -> Self {
         let loss = graph.outputs.first().map(|(_, value)| *value);
-        let exact = Bf16Unit::best(kernels.isa());
+        let exact = kernels.isa().bf16_unit();
         // A value that is computed twice is computed in the same way.
         let mut forward: HashMap<Value, TrainingStepKind> = HashMap::new();
         for step in self.first.iter_mut().chain(&mut self.renewed).chain(&mut self.every) {
@@ -212,11 +212,25 @@ impl TrainingPlan {
                 });
                 step.kind = kind.clone();
             } else if let GradientProducts::Bf16(unit) = products {
-                let weight = rounded_constant(kernels, graph, &step.inputs[1]);
+                let weight = constant_matrix(graph, &step.inputs[1]).map(|w| rounded_once(kernels, w));
                 step.kind = TrainingStepKind::RoundedProduct(unit, weight);
             }
         }
+        self.constants = self.constants_read(graph);
         self
+    }
+
+    fn constants_read(&self, graph: &Graph) -> HashMap<Value, Arc<Tensor>> {
+        let steps = self.first.iter().chain(&self.renewed).chain(&self.every);
+        let inputs = steps.flat_map(|step| match step.kind {
+            TrainingStepKind::LevelProduct(_) | TrainingStepKind::RoundedProduct(_, Some(_)) => &step.inputs[..1],
+            _ => &step.inputs,
+        });
+        let constant = |view: &StridedView| match view.source {
+            ValueSource::Constant(value) => Some((value, graph.constant(value)?.tensor.clone())),
+            _ => None,
+        };
+        inputs.chain(&self.outputs).filter_map(constant).collect()
     }
 
     /// Of each value of the forward pass that changes with the window: the step that makes it, the last of the forward pass that reads
@@ -509,7 +523,8 @@ impl<'g> TrainingPlanner<'g> {
         // What is not done in every run is done before all else, and is never overwritten.
         let (born, dies) = if changes == ChangesWith::Window { (now, now) } else { (0, usize::MAX) };
         self.lives.push(Lifetime { size: len, born, dies });
-        self.steps.push((TrainingStep { node, kind, inputs, out: 0..len }, changes));
+        let origin = self.graph.origin(node).clone();
+        self.steps.push((TrainingStep { node, origin, kind, inputs, out: 0..len }, changes));
         now
     }
 
@@ -547,8 +562,17 @@ impl<'g> TrainingPlanner<'g> {
             until_loss,
             arena_len,
             outputs: outputs.into_iter().map(placed).collect(),
+            constants: HashMap::new(),
         }
     }
+}
+
+/// The constant that a view is, where it is a matrix.
+fn constant_matrix<'g>(graph: &'g Graph, view: &StridedView) -> Option<StridedMatrix<'g>> {
+    let (&[rows, columns], &[step, along]) = (&view.sizes[..], &view.steps[..]) else { return None };
+    let ValueSource::Constant(value) = view.source else { return None };
+    let data = graph.constant(value)?.tensor.as_f32()?;
+    Some(StridedMatrix { data, rows, columns, steps: [step, along] })
 }
 
 /// Steps of `own` seen as `sizes`: 0 where it is spread.

@@ -3,7 +3,6 @@
 //! Law: a product of levels and a weight of 8 bits that does not train gives the integers of the engines that run programs, each as the
 //! nearest f32. Operands that bf16 does not hold are rounded to it in the backward pass alone, and only where that was asked for.
 
-use super::plan::{StridedView, ValueSource};
 use crate::kernels::{Bf16Panels, Bf16Rows, Bf16Unit, Kernels, Panels, StridedMatrix, multiply_bf16};
 use snnc_ir::op::{ArrayOp, LeafOp, TrainingOp};
 use snnc_ir::{Graph, Op, Tensor, Value};
@@ -79,7 +78,7 @@ fn whole_numbers(graph: &Graph, value: Value) -> Option<u32> {
         | Op::Array(ArrayOp::Transpose(_) | ArrayOp::Reshape(_) | ArrayOp::SplitHeads { .. } | ArrayOp::MergeHeads) => {
             whole_numbers(graph, node.args[0])
         }
-        _ => None,
+        Op::Training(_) | Op::Array(_) | Op::Leaf(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) => None,
     }
 }
 
@@ -104,16 +103,10 @@ pub struct ProductScratch {
 }
 
 /// A right operand that is a constant, rounded once.
-pub fn rounded_constant(kernels: Kernels, graph: &Graph, view: &StridedView) -> Option<Arc<Bf16Panels>> {
-    let (ValueSource::Constant(value), &[rows, columns], &[step, along]) =
-        (view.source, &view.sizes[..], &view.steps[..])
-    else {
-        return None;
-    };
-    let data = graph.constant(value)?.tensor.as_f32()?;
+pub fn rounded_once(kernels: Kernels, w: StridedMatrix<'_>) -> Arc<Bf16Panels> {
     let mut panels = Bf16Panels::default();
-    kernels.round_panels(StridedMatrix { data, rows, columns, steps: [step, along] }, &mut panels);
-    Some(Arc::new(panels))
+    kernels.round_panels(w, &mut panels);
+    Arc::new(panels)
 }
 
 /// `y = a b` with rounded operands; `w`: the right one, where it is rounded already.

@@ -4,8 +4,7 @@
 //! to be read later at a cut is kept. The backward pass meets the parts from the last to the first, and computes the values of one again
 //! from what was kept before it. No result changes: the same steps read the same numbers.
 
-use super::plan::TrainingPlan;
-use snnc_ir::{Diagnostic, Graph, Value};
+use snnc_ir::Value;
 
 /// A value of the forward pass that changes with the window.
 #[derive(Clone, Copy, Debug)]
@@ -18,31 +17,13 @@ pub struct ForwardLife {
     pub numbers: usize,
 }
 
-/// The numbers of a part are at least this share of all, and less than twice it.
-const PARTS: [usize; 6] = [4, 8, 16, 32, 64, 128];
+/// Into how many parts the forward pass is cut, at most: a part has at least that share of all numbers, and less than twice it where a
+/// cut is found.
+pub const PARTS: [usize; 6] = [4, 8, 16, 32, 64, 128];
 
-/// Of the plans by several numbers of parts the one that needs the fewest numbers; none where nothing can be computed again.
-///
-/// # Errors
-/// As of `plan`.
-pub fn fewest_numbers(
-    graph: &Graph,
-    lives: &[ForwardLife],
-    plan: impl Fn(&[bool]) -> Result<TrainingPlan, Diagnostic>,
-) -> Result<Option<TrainingPlan>, Diagnostic> {
-    let mut best: Option<TrainingPlan> = None;
-    for parts in PARTS {
-        let found = plan(&kept(graph, lives, parts))?;
-        if best.as_ref().is_none_or(|best| found.arena_len < best.arena_len) {
-            best = Some(found);
-        }
-    }
-    Ok(best)
-}
-
-/// Whether each value of the graph is kept.
-fn kept(graph: &Graph, lives: &[ForwardLife], parts: usize) -> Vec<bool> {
-    let mut kept = vec![false; graph.nodes.len()];
+/// Whether each of so many values is kept.
+pub fn kept(values: usize, lives: &[ForwardLife], parts: usize) -> Vec<bool> {
+    let mut kept = vec![false; values];
     let cuts = cuts(lives, parts);
     let last = cuts.last().copied().unwrap_or(0);
     for life in lives {

@@ -3,16 +3,16 @@
 //! Law: a block's sums are f32, in ascending order of pairs of inputs. The two units round between the two products of a pair
 //! differently, so their bits differ; those of one unit are always the same.
 
-use crate::kernels::bf16::{Line, SIDE};
+use super::interface::{BF16_SIDE as SIDE, Bf16Line};
 use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// Where a block lies.
-pub struct Block {
-    pub x: *const Line,
+pub struct Bf16Block {
+    pub x: *const Bf16Line,
     /// Lines from a row to the next.
     pub row: usize,
-    pub w: *const Line,
+    pub w: *const Bf16Line,
     pub y: *mut f32,
     /// Sums from a row to the next.
     pub sums: usize,
@@ -22,7 +22,7 @@ pub struct Block {
     pub goes_on: bool,
 }
 
-impl Block {
+impl Bf16Block {
     /// # Safety
     /// AMX is there and configured; 32 rows lie at each pointer.
     pub unsafe fn by_tiles(self) {
@@ -107,7 +107,7 @@ impl Block {
     /// # Safety
     /// So many pairs lie at `x`.
     #[target_feature(enable = "avx512f")]
-    unsafe fn x_pair(&self, x: *const Line, pair: usize) -> __m512i {
+    unsafe fn x_pair(&self, x: *const Bf16Line, pair: usize) -> __m512i {
         // SAFETY: the caller's.
         _mm512_set1_epi32(unsafe { *x.cast::<i32>().add(pair) })
     }

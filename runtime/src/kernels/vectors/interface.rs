@@ -136,3 +136,14 @@ pub(super) fn interleave_few(rows: &[i8], group: &mut Group) {
         group.0[i..].iter_mut().step_by(GROUP).zip(row).for_each(|(to, &w)| *to = w);
     }
 }
+
+/// Rows, or outputs, of a block of a product of bf16.
+pub const BF16_SIDE: usize = 32;
+
+/// Numbers of a line.
+pub const BF16_NUMBERS: usize = 32;
+
+/// A cache line of bf16.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Bf16Line(pub [u16; BF16_NUMBERS]);
