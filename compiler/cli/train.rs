@@ -72,7 +72,7 @@ pub struct TrainCommand {
     surrogate: Surrogate,
     /// Numbers that products of the backward pass multiply: f32, or bf16, to which operands are rounded.
     ///
-    /// bf16 is several times as fast and needs a processor with AMX-BF16 or AVX512-BF16. Gradients then differ by about 0.4 %. The
+    /// bf16 is faster and needs a processor with AMX-BF16 or AVX512-BF16. Gradients then differ by less than 1 %. The
     /// forward pass stays exact.
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "f32", help_heading = "Optimiser")]
     gradients: GradientName,
