@@ -469,21 +469,22 @@ fn tokenizer_of(file: &File, options: &TrainOptions) -> Result<Option<Tokens>, D
 fn reference_graph(options: &TrainOptions, program: &File) -> Result<Graph, Diagnostics> {
     let path = &options.reference;
     let Loaded { source, calibration, .. } = Loaded::read(path, &options.onnx)?;
-    let refused = |message: &str| {
-        let note = "name the ONNX file or folder that the program was compiled from, or another program of it";
+    let refused = |message: &str, note: &str| {
         Diagnostics::from(Diagnostic::new(path.display().to_string(), message).code(ErrorCode::TRAINING).note(note))
     };
     let is_dense = source.is_dense();
     let teacher = match is_dense {
         true => convert::dense(source.graph, source.rounded, &mut |_, _, _| {})?,
         false if options.hybrid.is_some() => {
-            return Err(refused("is a compiled program, and --hybrid converts the dense network"));
+            let note = "name the ONNX file or folder that the program was compiled from";
+            return Err(refused("is a compiled program, and --hybrid converts the dense network", note));
         }
         false => source.graph,
     };
     let width = |graph: &Graph| graph.outputs.first().and_then(|(_, value)| graph.ty(*value).shape().width());
     if width(&teacher) != width(&program.graph) {
-        return Err(refused("predicts another vocabulary than the program"));
+        let note = "name the ONNX file or folder that the program was compiled from, or another program of it";
+        return Err(refused("predicts another vocabulary than the program", note));
     }
     if !is_dense {
         let rotations = |section: Option<&[u8]>| section.map_or(Ok(Rotations::default()), Calibration::rotations);
@@ -491,7 +492,8 @@ fn reference_graph(options: &TrainOptions, program: &File) -> Result<Graph, Diag
         let [own, other] = both.into_iter().collect::<Result<Vec<_>, _>>()?[..] else { unreachable!("two") };
         // Predictions are the same however a network is rotated.
         if options.loss == Loss::Transfer && own != other {
-            return Err(refused("is rotated in another way than the program, so their blocks cannot be compared"));
+            let message = "is rotated in another way than the program, so their blocks cannot be compared";
+            return Err(refused(message, "compile both with the same --rotate, or name the dense network"));
         }
         return Ok(teacher);
     }
