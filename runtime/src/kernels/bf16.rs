@@ -31,6 +31,14 @@ pub struct Bf16Panels {
     panels: Vec<Bf16Line>,
 }
 
+/// A left operand as it lies.
+#[derive(Clone, Copy, Debug)]
+pub enum Bf16Left<'a> {
+    Rows(&'a Bf16Rows),
+    /// Turned, as a right operand: for dot products of pairs alone.
+    Panels(&'a Bf16Panels),
+}
+
 /// What multiplies numbers of bf16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bf16Unit {
@@ -80,22 +88,27 @@ const CHUNK: usize = 64;
 #[cfg(target_arch = "x86_64")]
 pub fn multiply_bf16(
     unit: Bf16Unit,
-    x: &Bf16Rows,
+    x: Bf16Left<'_>,
     w: &Bf16Panels,
     [n, m]: [usize; 2],
     y: &mut [f32],
     sums: &mut Vec<f32>,
 ) {
-    let (lines, rows, outputs) = (x.lines, n.next_multiple_of(SIDE), m.next_multiple_of(SIDE));
+    let by_tiles = unit == Bf16Unit::Tiles;
+    let (lines, left, row_lines) = match x {
+        Bf16Left::Rows(x) => (x.lines, &x.rows, x.lines),
+        Bf16Left::Panels(x) => (x.lines, &x.panels, 0),
+    };
+    let (rows, outputs) = (n.next_multiple_of(SIDE), m.next_multiple_of(SIDE));
+    assert!(row_lines == lines || !by_tiles, "tiles take rows");
     assert!(unit.is_available(), "{} is not here", unit.name());
     assert!(w.lines == lines && y.len() == n * m, "{lines} and {} lines, {} results", w.lines, y.len());
-    assert!(x.rows.len() == rows * lines && w.panels.len() == outputs * lines, "whole blocks of {n} by {m}");
+    assert!(left.len() == rows * lines && w.panels.len() == outputs * lines, "whole blocks of {n} by {m}");
     let direct = rows == n && outputs == m;
     if !direct {
         sums.resize(sums.len().max(rows * outputs), 0.0);
     }
     let all = if direct { &mut *y } else { &mut sums[..rows * outputs] };
-    let by_tiles = unit == Bf16Unit::Tiles;
     if by_tiles {
         // SAFETY: the unit is there; nothing else uses tiles until `release`. Test: `products_of_bf16`.
         unsafe { tiles::configure() };
@@ -104,17 +117,23 @@ pub fn multiply_bf16(
         for panel in 0..outputs / SIDE {
             for row in (0..rows).step_by(SIDE) {
                 let block = Bf16Block {
-                    x: x.rows[row * lines + from..].as_ptr(),
-                    row: lines,
+                    x: left[row * lines + if row_lines > 0 { from } else { from * SIDE }..].as_ptr(),
+                    row: row_lines,
                     w: w.panels[panel * lines * SIDE + from * SIDE..].as_ptr(),
                     y: all[row * outputs + panel * SIDE..].as_mut_ptr(),
                     sums: outputs,
                     lines: (lines - from).min(CHUNK),
                     goes_on: from > 0,
                 };
-                // SAFETY: 32 rows of so many lines begin at `x`, as many lines of a panel at `w`, and 32 rows of 32 sums at `y`, by the
+                // SAFETY: 32 rows of so many lines, or as many lines of a panel, begin at `x`, as many lines of a panel at `w`, and 32 rows of 32 sums at `y`, by the
                 // assertions; the unit is there, and its tiles are configured. Test: `products_of_bf16`.
-                unsafe { if by_tiles { block.by_tiles() } else { block.by_pairs() } }
+                unsafe {
+                    match (by_tiles, row_lines) {
+                        (true, _) => block.by_tiles(),
+                        (false, 0) => block.by_pairs::<true>(),
+                        (false, _) => block.by_pairs::<false>(),
+                    }
+                }
             }
         }
     }
@@ -129,7 +148,7 @@ pub fn multiply_bf16(
 
 /// No processor of this architecture has a unit.
 #[cfg(not(target_arch = "x86_64"))]
-pub fn multiply_bf16(unit: Bf16Unit, _: &Bf16Rows, _: &Bf16Panels, _: [usize; 2], _: &mut [f32], _: &mut Vec<f32>) {
+pub fn multiply_bf16(unit: Bf16Unit, _: Bf16Left<'_>, _: &Bf16Panels, _: [usize; 2], _: &mut [f32], _: &mut Vec<f32>) {
     unreachable!("{} is not here", unit.name())
 }
 
@@ -245,9 +264,16 @@ mod tests {
                     kernels.round_rows(StridedMatrix { data: x, rows: n, columns: k, steps: x_steps }, &mut rows);
                     kernels.round_panels(StridedMatrix { data: w, rows: k, columns: m, steps: w_steps }, &mut panels);
                     let (mut y, mut sums) = (vec![f32::NAN; n * m], Vec::new());
-                    multiply_bf16(unit, &rows, &panels, [n, m], &mut y, &mut sums);
+                    multiply_bf16(unit, Bf16Left::Rows(&rows), &panels, [n, m], &mut y, &mut sums);
                     let first = first.get_or_insert_with(|| y.clone());
                     assert_eq!(*first, y, "{unit:?}: the same bits however operands lie");
+                    if unit == Bf16Unit::Pairs {
+                        let mut left = Bf16Panels::default();
+                        let x = StridedMatrix { data: x, rows: n, columns: k, steps: x_steps };
+                        kernels.round_panels(x.turned(), &mut left);
+                        multiply_bf16(unit, Bf16Left::Panels(&left), &panels, [n, m], &mut y, &mut sums);
+                        assert_eq!(*first, y, "{unit:?}: the same bits of a left operand in panels");
+                    }
                     for (at, &y) in y.iter().enumerate() {
                         let own = exact(at / m, at % m, false);
                         assert!((f64::from(y) - own).abs() < 1e-6 * k as f64, "{unit:?} {n} {k} {m}: {y} for {own}");

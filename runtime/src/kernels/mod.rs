@@ -19,6 +19,7 @@ mod elementwise;
 mod event_list;
 mod exponential;
 mod float_lanes;
+mod formula;
 mod gated_neuron;
 mod grouped;
 mod hadamard;
@@ -46,10 +47,11 @@ mod vectors;
 pub(crate) use activation::ActivationTable;
 pub(crate) use attention::DenseShape;
 pub use bf16::Bf16Unit;
-pub(crate) use bf16::{Bf16Panels, Bf16Rows, multiply_bf16};
+pub(crate) use bf16::{Bf16Left, Bf16Panels, Bf16Rows, multiply_bf16};
 pub(crate) use coincidence::{CoincidenceCount, CoincidenceShape, ColumnRange, words};
 pub(crate) use elementwise::ScaledRows;
 pub(crate) use event_list::{EventList, MOST_IN_TWO, TrainRuns};
+pub(crate) use formula::{Formula, FormulaOperand, FormulaStep};
 pub(crate) use gated_neuron::{GatedParams, InputRows};
 pub(crate) use level::{Potential, StoredLevel};
 pub(crate) use linear_attention::{LinearShape, StateSum};
@@ -352,11 +354,8 @@ kernels! {
 
     // --- training ---
 
-    /// A function of every number on its own.
-    fn map(map: Map, x: &[f32], y: &mut [f32]) = training::map;
-
-    /// `y = f(a, b)` over axes whose steps are those of `a` and `b`.
-    fn zip(kind: Zip, a: &[f32], b: &[f32], axes: &[Axis], y: &mut [f32]) = training::zip;
+    /// Functions of single numbers, over inputs as the formula has them.
+    fn evaluate(formula: &Formula, inputs: &[&[f32]], y: &mut [f32]) = formula::evaluate;
 
     /// `y = sum of x` over axes whose steps are those of `x` and `y`.
     fn sum(x: &[f32], axes: &[Axis], y: &mut [f32]) = training::sum;

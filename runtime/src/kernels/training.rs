@@ -4,6 +4,7 @@
 //! the last place, so results are the same on one instruction set only. They never depend on threads.
 
 use super::exponential::exponential;
+use super::formula::Tile;
 use super::norm::row_sum;
 use super::topk::outside_topk;
 use snnc_ir::Curve;
@@ -47,7 +48,19 @@ pub enum Zip {
 pub type Axis = (usize, [usize; 2]);
 
 #[inline(always)]
-pub(super) fn map(map: Map, x: &[f32], y: &mut [f32]) {
+pub(super) fn map(map: Map, x: Tile<'_>, y: &mut [f32]) {
+    match x {
+        Tile::Numbers(x) => map_each(map, x, y),
+        Tile::One(x) => {
+            let mut one = [0.0];
+            map_each(map, &[x], &mut one);
+            y.fill(one[0]);
+        }
+    }
+}
+
+#[inline(always)]
+fn map_each(map: Map, x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), y.len(), "as many results as arguments");
     match map {
         Map::Copy => y.copy_from_slice(x),
@@ -133,53 +146,27 @@ fn swish_slope(a: f32, x: f32) -> f32 {
     s + a * x * s * (1.0 - s)
 }
 
-/// `y = f(a, b)` over all axes, outermost first; vectors lie along the innermost. At least one axis.
 #[inline(always)]
-pub(super) fn zip(kind: Zip, a: &[f32], b: &[f32], axes: &[Axis], y: &mut [f32]) {
+pub(super) fn zip(kind: Zip, both: [Tile<'_>; 2], y: &mut [f32]) {
     match kind {
-        Zip::Add => broadcast(a, b, axes, y, |a, b| a + b),
-        Zip::Sub => broadcast(a, b, axes, y, |a, b| a - b),
-        Zip::Mul => broadcast(a, b, axes, y, |a, b| a * b),
-        Zip::Div => broadcast(a, b, axes, y, |a, b| a / b),
+        Zip::Add => zip_each(both, y, |a, b| a + b),
+        Zip::Sub => zip_each(both, y, |a, b| a - b),
+        Zip::Mul => zip_each(both, y, |a, b| a * b),
+        Zip::Div => zip_each(both, y, |a, b| a / b),
         Zip::ClampGrad(least, most) => {
-            broadcast(a, b, axes, y, |x, c| if (x <= least && c > 0.0) || (most <= x && c < 0.0) { 0.0 } else { c })
+            zip_each(both, y, |x, c| if (x <= least && c > 0.0) || (most <= x && c < 0.0) { 0.0 } else { c })
         }
-        Zip::FakeQuantGrad(end) => broadcast(a, b, axes, y, |x, c| if x.abs() < end { c } else { 0.0 }),
+        Zip::FakeQuantGrad(end) => zip_each(both, y, |x, c| if x.abs() < end { c } else { 0.0 }),
     }
 }
 
 #[inline(always)]
-fn broadcast(a: &[f32], b: &[f32], axes: &[Axis], y: &mut [f32], f: impl Fn(f32, f32) -> f32 + Copy) {
-    let (&(n, [step_a, step_b]), outer) = axes.split_last().expect("at least one axis");
-    let mut index = vec![0; outer.len()];
-    let (mut from_a, mut from_b) = (0, 0);
-    for y in y.chunks_exact_mut(n) {
-        match (step_a, step_b) {
-            (1, 1) => {
-                let (a, b) = (&a[from_a..from_a + n], &b[from_b..from_b + n]);
-                y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = f(a, b));
-            }
-            (1, 0) => {
-                let (a, b) = (&a[from_a..from_a + n], b[from_b]);
-                y.iter_mut().zip(a).for_each(|(y, &a)| *y = f(a, b));
-            }
-            (0, 1) => {
-                let (a, b) = (a[from_a], &b[from_b..from_b + n]);
-                y.iter_mut().zip(b).for_each(|(y, &b)| *y = f(a, b));
-            }
-            _ => y.iter_mut().enumerate().for_each(|(i, y)| *y = f(a[from_a + i * step_a], b[from_b + i * step_b])),
-        }
-        for (at, &(size, steps)) in index.iter_mut().zip(outer).rev() {
-            *at += 1;
-            from_a += steps[0];
-            from_b += steps[1];
-            if *at < size {
-                break;
-            }
-            *at = 0;
-            from_a -= size * steps[0];
-            from_b -= size * steps[1];
-        }
+fn zip_each(both: [Tile<'_>; 2], y: &mut [f32], f: impl Fn(f32, f32) -> f32) {
+    match both {
+        [Tile::Numbers(a), Tile::Numbers(b)] => y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = f(a, b)),
+        [Tile::Numbers(a), Tile::One(b)] => y.iter_mut().zip(a).for_each(|(y, &a)| *y = f(a, b)),
+        [Tile::One(a), Tile::Numbers(b)] => y.iter_mut().zip(b).for_each(|(y, &b)| *y = f(a, b)),
+        [Tile::One(a), Tile::One(b)] => y.fill(f(a, b)),
     }
 }
 
@@ -331,6 +318,11 @@ pub struct StridedMatrix<'a> {
 }
 
 impl StridedMatrix<'_> {
+    /// Rows for columns.
+    pub fn turned(self) -> Self {
+        Self { rows: self.columns, columns: self.rows, steps: [self.steps[1], self.steps[0]], ..self }
+    }
+
     fn check(&self) {
         assert!(self.rows > 0 && self.columns > 0, "a matrix has elements");
         let last = (self.rows - 1) * self.steps[0] + (self.columns - 1) * self.steps[1];

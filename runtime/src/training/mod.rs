@@ -4,6 +4,7 @@
 //! from one run to the next. It is run by one thread; several windows are run by several engines, whose results do not depend
 //! on how many there are.
 
+mod joining;
 mod plan;
 mod products;
 mod recompute;
@@ -201,19 +202,19 @@ impl TrainingEngine {
         let real = |i: usize| self.read(arena, &step.inputs[i], parameters);
         let width = |i: usize| step.inputs[i].sizes.last().copied().unwrap_or(1);
         match &step.kind {
-            TrainingStepKind::Map(map) => k.map(*map, real(0), y),
-            TrainingStepKind::Zip(kind, axes) => k.zip(*kind, real(0), real(1), axes, y),
+            TrainingStepKind::Formula(formula) => {
+                let inputs: Vec<&[f32]> = (0..step.inputs.len()).map(real).collect();
+                k.evaluate(formula, &inputs, y);
+            }
             TrainingStepKind::ReduceSum(axes) => k.sum(real(0), axes, y),
-            TrainingStepKind::Copy(axes) => copy_strided(real(0), axes, y),
             TrainingStepKind::MatMul => matmul([&step.inputs[0], &step.inputs[1]], [real(0), real(1)], y, multiply),
-            TrainingStepKind::LevelProduct(weight) => weight.product(k, real(0), y),
+            TrainingStepKind::LevelProduct(weight) => weight.product(k, real(0), scratch, y),
             TrainingStepKind::RoundedProduct(unit, weight) => {
                 let product = |a: StridedMatrix<'_>, b: StridedMatrix<'_>, y: &mut [f32]| {
                     in_bf16((k, *unit), a, b, weight.as_deref(), scratch, y);
                 };
                 matmul([&step.inputs[0], &step.inputs[1]], [real(0), real(1)], y, product);
             }
-            TrainingStepKind::ScaleShift => k.scale_shift(real(0), real(1), real(2), None, y),
             TrainingStepKind::Softmax => k.softmax(real(0), width(0), y),
             TrainingStepKind::RowMax => k.row_max(real(0), width(0), y),
             TrainingStepKind::TopkMask { keys } => k.topk_mask(real(0), width(0), *keys, y),
@@ -296,29 +297,6 @@ fn all_finite(yes: bool) -> Result<(), String> {
 fn finite(loss: f32) -> Result<f32, String> {
     let message = || format!("the loss is {loss}; a smaller rate of learning may help");
     if loss.is_finite() { Ok(loss) } else { Err(message()) }
-}
-
-/// `y` in its usual order, from elements that lie apart as the axes say.
-fn copy_strided(x: &[f32], axes: &[crate::kernels::Axis], y: &mut [f32]) {
-    let Some((&(n, [step, _]), outer)) = axes.split_last() else { return };
-    let mut index = vec![0; outer.len()];
-    let mut from = 0;
-    for y in y.chunks_exact_mut(n) {
-        match step {
-            1 => y.copy_from_slice(&x[from..from + n]),
-            0 => y.fill(x[from]),
-            _ => y.iter_mut().enumerate().for_each(|(i, y)| *y = x[from + i * step]),
-        }
-        for (at, &(size, steps)) in index.iter_mut().zip(outer).rev() {
-            *at += 1;
-            from += steps[0];
-            if *at < size {
-                break;
-            }
-            *at = 0;
-            from -= size * steps[0];
-        }
-    }
 }
 
 /// A product for every leading index, over operands that are spread along leading axes of size 1.

@@ -4,9 +4,11 @@
 //! arena, as in inference (`liveness`). What only exchanges axes is no step where products read it: they take any strides. What depends on neither tokens nor
 //! parameters is done once.
 
+use super::joining::joined;
 use super::products::{GradientProducts, LevelWeight, exact_in_bf16, rounded_once};
 use super::recompute::{ForwardLife, PARTS, kept};
-use crate::kernels::{Axis, Bf16Panels, Bf16Unit, Kernels, Map, StridedMatrix, Zip};
+use crate::kernels::{Axis, Bf16Panels, Bf16Unit, Formula, FormulaOperand, FormulaStep};
+use crate::kernels::{Kernels, Map, StridedMatrix, Zip};
 use crate::liveness::{Lifetime, allocate};
 use snnc_ir::ErrorCode;
 use snnc_ir::hadamard::HadamardMatrix;
@@ -50,13 +52,26 @@ impl StridedView {
         Self { source, sizes, steps }
     }
 
-    fn is_whole(&self) -> bool {
+    pub fn is_whole(&self) -> bool {
         let usual = steps_of(&self.sizes);
         self.sizes.iter().zip(&self.steps).zip(&usual).all(|((&size, step), usual)| size == 1 || step == usual)
     }
 
     pub fn len(&self) -> usize {
         self.sizes.iter().product()
+    }
+
+    /// The number of the value that it is, while a plan is made.
+    pub fn value(&self) -> Option<usize> {
+        match self.source {
+            ValueSource::Arena(value) => Some(value),
+            ValueSource::Constant(_)
+            | ValueSource::Parameter(_)
+            | ValueSource::Tokens
+            | ValueSource::Positions
+            | ValueSource::Opening
+            | ValueSource::Targets => None,
+        }
     }
 }
 
@@ -71,17 +86,14 @@ fn steps_of(sizes: &[usize]) -> Vec<usize> {
 /// What a step does.
 #[derive(Clone, Debug)]
 pub enum TrainingStepKind {
-    Map(Map),
-    Zip(Zip, Vec<Axis>),
+    /// Functions of single numbers; the copy of an operand that is spread or lies in another order is one.
+    Formula(Formula),
     ReduceSum(Vec<Axis>),
-    /// Copies an operand into its usual order, or spreads it.
-    Copy(Vec<Axis>),
     MatMul,
     /// A product of levels and a weight of 8 bits.
     LevelProduct(Arc<LevelWeight>),
     /// A product of operands rounded to bf16; the right one, where it is a constant.
     RoundedProduct(Bf16Unit, Option<Arc<Bf16Panels>>),
-    ScaleShift,
     Softmax,
     RowMax,
     TopkMask {
@@ -256,10 +268,17 @@ impl TrainingPlan {
 
 /// What a value changes with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum ChangesWith {
+pub enum ChangesWith {
     Nothing,
     Parameters,
     Window,
+}
+
+/// A step, and what its result changes with.
+#[derive(Clone, Debug)]
+pub struct PlannedStep {
+    pub step: TrainingStep,
+    pub changes: ChangesWith,
 }
 
 struct TrainingPlanner<'g> {
@@ -271,10 +290,9 @@ struct TrainingPlanner<'g> {
     changes: Vec<ChangesWith>,
     /// Whether all that read a value take any strides.
     only_products: Vec<bool>,
-    /// By step: when its result is made and read last.
-    lives: Vec<Lifetime>,
-    steps: Vec<(TrainingStep, ChangesWith)>,
-    /// Steps that the loss takes, once it is there; what comes later is the backward pass.
+    /// A value's number is the place of its step.
+    steps: Vec<PlannedStep>,
+    /// Steps so far when the loss was there; what comes later is the backward pass.
     until_loss: Option<usize>,
     /// Values that are computed again where they are read next.
     stale: Vec<bool>,
@@ -301,7 +319,6 @@ impl<'g> TrainingPlanner<'g> {
             views: vec![None; graph.nodes.len()],
             changes: vec![ChangesWith::Nothing; graph.nodes.len()],
             only_products,
-            lives: Vec::new(),
             steps: Vec::new(),
             until_loss: None,
             stale: vec![false; graph.nodes.len()],
@@ -315,8 +332,7 @@ impl<'g> TrainingPlanner<'g> {
         for (value, _) in self.graph.iter() {
             self.visit(value)?;
             if Some(value) == loss {
-                let every = self.steps.iter().filter(|(_, changes)| *changes == ChangesWith::Window);
-                self.until_loss = Some(every.count());
+                self.until_loss = Some(self.steps.len());
                 for (at, kept) in kept.iter().enumerate() {
                     self.stale[at] = !kept && self.changes[at] == ChangesWith::Window;
                 }
@@ -409,8 +425,8 @@ impl<'g> TrainingPlanner<'g> {
     }
 
     fn lay(&mut self, at: Value, view: &StridedView) -> StridedView {
-        let axes = axes(&view.sizes, &view.steps, &steps_of(&view.sizes));
-        let out = self.push(at, TrainingStepKind::Copy(axes), vec![view.clone()], view.len());
+        let copy = map_of(Map::Copy, &view.sizes, view.steps.clone());
+        let out = self.push(at, copy, vec![view.clone()], view.len());
         StridedView::whole(ValueSource::Arena(out), view.sizes.clone())
     }
 
@@ -438,13 +454,15 @@ impl<'g> TrainingPlanner<'g> {
     fn kind(&self, at: Value, op: Op) -> Result<TrainingStepKind, Diagnostic> {
         let args = &self.graph.node(at).args;
         let sizes = self.sizes(at);
+        let steps = |i: usize| spread_steps(&self.sizes(args[i]), &sizes);
+        let map = |kind| map_of(kind, &sizes, steps_of(&sizes));
         let zip = |kind| {
-            let steps = |i: usize| spread_steps(&self.sizes(args[i]), &sizes);
-            TrainingStepKind::Zip(kind, axes(&sizes, &steps(0), &steps(1)))
+            let zip = FormulaStep::Zip(kind, [FormulaOperand::Input(0), FormulaOperand::Input(1)]);
+            TrainingStepKind::Formula(Formula::new(&sizes, vec![steps(0), steps(1)], vec![zip]))
         };
         Ok(match op {
-            Op::Array(ArrayOp::Unary(Unary::Neg)) => TrainingStepKind::Map(Map::Neg),
-            Op::Array(ArrayOp::Unary(Unary::Exp)) => TrainingStepKind::Map(Map::Exp),
+            Op::Array(ArrayOp::Unary(Unary::Neg)) => map(Map::Neg),
+            Op::Array(ArrayOp::Unary(Unary::Exp)) => map(Map::Exp),
             Op::Array(ArrayOp::Binary(Binary::Add)) => zip(Zip::Add),
             Op::Array(ArrayOp::Binary(Binary::Sub)) => zip(Zip::Sub),
             Op::Array(ArrayOp::Binary(Binary::Mul)) => zip(Zip::Mul),
@@ -463,8 +481,12 @@ impl<'g> TrainingPlanner<'g> {
             Op::Dense(DenseOp::Hadamard(size)) => TrainingStepKind::Hadamard(HadamardMatrix::of(size)),
             Op::Dense(DenseOp::AtStart) => TrainingStepKind::AtStart,
             Op::Dense(DenseOp::Gated(curve)) => TrainingStepKind::Gated(curve),
-            Op::Dense(DenseOp::Curve(kind)) => TrainingStepKind::Map(Map::Curve(kind)),
-            Op::Level(LevelOp::ScaleShift) => TrainingStepKind::ScaleShift,
+            Op::Dense(DenseOp::Curve(kind)) => map(Map::Curve(kind)),
+            Op::Level(LevelOp::ScaleShift) => {
+                let product = FormulaStep::Zip(Zip::Mul, [FormulaOperand::Input(0), FormulaOperand::Input(1)]);
+                let sum = FormulaStep::Zip(Zip::Add, [FormulaOperand::Step(0), FormulaOperand::Input(2)]);
+                TrainingStepKind::Formula(Formula::new(&sizes, (0..3).map(steps).collect(), vec![product, sum]))
+            }
             Op::Level(LevelOp::RowMaxAbs { .. }) => TrainingStepKind::RowMaxAbs,
             Op::Level(LevelOp::GatherChannels) => TrainingStepKind::GatherChannels,
             Op::Training(op) => match op {
@@ -472,22 +494,20 @@ impl<'g> TrainingPlanner<'g> {
                     let from = self.sizes(args[0]);
                     TrainingStepKind::ReduceSum(axes(&from, &steps_of(&from), &spread_steps(&sizes, &from)))
                 }
-                TrainingOp::BroadcastTo(_) => {
-                    TrainingStepKind::Copy(axes(&sizes, &spread_steps(&self.sizes(args[0]), &sizes), &steps_of(&sizes)))
-                }
-                TrainingOp::FakeQuant { most } => TrainingStepKind::Map(Map::FakeQuant(most as f32)),
+                TrainingOp::BroadcastTo(_) => map_of(Map::Copy, &sizes, steps(0)),
+                TrainingOp::FakeQuant { most } => map(Map::FakeQuant(most as f32)),
                 TrainingOp::FakeQuantGrad { most } => zip(Zip::FakeQuantGrad(most as f32 + 0.5)),
-                TrainingOp::Floor => TrainingStepKind::Map(Map::Floor),
-                TrainingOp::Clamp { least, most } => TrainingStepKind::Map(Map::Clamp(least.get(), most.get())),
+                TrainingOp::Floor => map(Map::Floor),
+                TrainingOp::Clamp { least, most } => map(Map::Clamp(least.get(), most.get())),
                 TrainingOp::ClampGrad { least, most } => zip(Zip::ClampGrad(least.get(), most.get())),
-                TrainingOp::Step(_) => TrainingStepKind::Map(Map::Step),
-                TrainingOp::Surrogate(kind) => TrainingStepKind::Map(match kind {
+                TrainingOp::Step(_) => map(Map::Step),
+                TrainingOp::Surrogate(kind) => map(match kind {
                     Surrogate::Arctan => Map::Arctan,
                     Surrogate::FastSigmoid => Map::FastSigmoid,
                     Surrogate::Triangle => Map::Triangle,
                     Surrogate::Rectangle => Map::Rectangle,
                 }),
-                TrainingOp::CurveSlope(kind) => TrainingStepKind::Map(Map::Slope(kind)),
+                TrainingOp::CurveSlope(kind) => map(Map::Slope(kind)),
                 TrainingOp::RowMax => TrainingStepKind::RowMax,
                 TrainingOp::TopKMask { keys } => TrainingStepKind::TopkMask { keys: keys as usize },
                 TrainingOp::RmsNormGrad { eps, heads } => {
@@ -515,29 +535,18 @@ impl<'g> TrainingPlanner<'g> {
     fn push(&mut self, node: Value, kind: TrainingStepKind, inputs: Vec<StridedView>, len: usize) -> usize {
         let now = self.steps.len();
         let changes = self.changes[node.index()];
-        for input in &inputs {
-            if let ValueSource::Arena(value) = input.source {
-                self.lives[value].dies = self.lives[value].dies.max(now);
-            }
-        }
-        // What is not done in every run is done before all else, and is never overwritten.
-        let (born, dies) = if changes == ChangesWith::Window { (now, now) } else { (0, usize::MAX) };
-        self.lives.push(Lifetime { size: len, born, dies });
         let origin = self.graph.origin(node).clone();
-        self.steps.push((TrainingStep { node, origin, kind, inputs, out: 0..len }, changes));
+        self.steps.push(PlannedStep { step: TrainingStep { node, origin, kind, inputs, out: 0..len }, changes });
         now
     }
 
     /// Gives every value its place in the arena.
-    fn finish(mut self) -> TrainingPlan {
+    fn finish(self) -> TrainingPlan {
         let outputs: Vec<StridedView> =
             self.graph.outputs.iter().filter_map(|(_, value)| self.views[value.index()].clone()).collect();
-        for view in &outputs {
-            if let ValueSource::Arena(value) = view.source {
-                self.lives[value].dies = usize::MAX;
-            }
-        }
-        let (offsets, arena_len) = allocate(&self.lives, ALIGN);
+        let steps = joined(self.steps, &outputs);
+        let lives = lives(&steps, &outputs);
+        let (offsets, arena_len) = allocate(&lives, ALIGN);
         let placed = |mut view: StridedView| {
             if let ValueSource::Arena(value) = &mut view.source {
                 *value = offsets[*value];
@@ -545,16 +554,20 @@ impl<'g> TrainingPlanner<'g> {
             view
         };
         let (mut first, mut renewed, mut every) = (Vec::new(), Vec::new(), Vec::new());
-        for ((mut step, changes), &offset) in self.steps.into_iter().zip(&offsets) {
-            step.out = offset..offset + step.out.len();
+        let mut until_loss = 0;
+        for (number, planned) in steps.into_iter().enumerate() {
+            let Some(PlannedStep { mut step, changes }) = planned else { continue };
+            step.out = offsets[number]..offsets[number] + step.out.len();
             step.inputs = step.inputs.into_iter().map(placed).collect();
             match changes {
                 ChangesWith::Nothing => first.push(step),
                 ChangesWith::Parameters => renewed.push(step),
-                ChangesWith::Window => every.push(step),
+                ChangesWith::Window => {
+                    until_loss += usize::from(self.until_loss.is_none_or(|loss| number < loss));
+                    every.push(step);
+                }
             }
         }
-        let until_loss = self.until_loss.unwrap_or(every.len());
         TrainingPlan {
             first,
             renewed,
@@ -565,6 +578,31 @@ impl<'g> TrainingPlanner<'g> {
             constants: HashMap::new(),
         }
     }
+}
+
+/// By number of a value: when it is made and read last. What is not done in every run is done before all else, and is never overwritten.
+fn lives(steps: &[Option<PlannedStep>], outputs: &[StridedView]) -> Vec<Lifetime> {
+    let mut lives: Vec<Lifetime> = Vec::with_capacity(steps.len());
+    for (now, planned) in steps.iter().enumerate() {
+        let inputs = planned.iter().flat_map(|planned| &planned.step.inputs);
+        for value in inputs.filter_map(StridedView::value) {
+            lives[value].dies = lives[value].dies.max(now);
+        }
+        let size = planned.as_ref().map_or(0, |planned| planned.step.out.len());
+        let always = planned.as_ref().is_some_and(|planned| planned.changes != ChangesWith::Window);
+        let (born, dies) = if always { (0, usize::MAX) } else { (now, now) };
+        lives.push(Lifetime { size, born, dies });
+    }
+    for value in outputs.iter().filter_map(StridedView::value) {
+        lives[value].dies = usize::MAX;
+    }
+    lives
+}
+
+/// One function of every number.
+fn map_of(kind: Map, sizes: &[usize], steps: Vec<usize>) -> TrainingStepKind {
+    let map = FormulaStep::Map(kind, FormulaOperand::Input(0));
+    TrainingStepKind::Formula(Formula::new(sizes, vec![steps], vec![map]))
 }
 
 /// The constant that a view is, where it is a matrix.

@@ -3,7 +3,7 @@
 //! Law: a product of levels and a weight of 8 bits that does not train gives the integers of the engines that run programs, each as the
 //! nearest f32. Operands that bf16 does not hold are rounded to it in the backward pass alone, and only where that was asked for.
 
-use crate::kernels::{Bf16Panels, Bf16Rows, Bf16Unit, Kernels, Panels, StridedMatrix, multiply_bf16};
+use crate::kernels::{Bf16Left, Bf16Panels, Bf16Rows, Bf16Unit, Kernels, Panels, StridedMatrix, multiply_bf16};
 use snnc_ir::op::{ArrayOp, LeafOp, TrainingOp};
 use snnc_ir::{Graph, Op, Tensor, Value};
 use std::sync::Arc;
@@ -52,17 +52,21 @@ impl LevelWeight {
     }
 
     /// `y[n, outputs] = x[n, inputs] w`.
-    pub fn product(&self, kernels: Kernels, x: &[f32], y: &mut [f32]) {
+    pub fn product(&self, kernels: Kernels, x: &[f32], scratch: &mut ProductScratch, y: &mut [f32]) {
         let w = Panels::new(self.panels.as_panels().unwrap_or(&[]), self.inputs, self.outputs);
         let sums: &mut [i32] = bytemuck::cast_slice_mut(y);
         if self.most <= WEIGHT_MAX as u32 {
-            let levels: Vec<i8> = x.iter().map(|&x| x as i8).collect();
-            kernels.matmul_int(&levels, &[], w, sums);
+            let levels = &mut scratch.levels;
+            levels.clear();
+            levels.extend(x.iter().map(|&x| x as i8));
+            kernels.matmul_int(levels, &[], w, sums);
         } else {
-            let levels: Vec<i16> = x.iter().map(|&x| x as i16).collect();
-            let mut low = vec![0; levels.len()];
-            let higher = kernels.split_wide(&levels, self.inputs, &mut low);
-            kernels.matmul_int(&low, &[higher], w, sums);
+            let (levels, low) = (&mut scratch.wide_levels, &mut scratch.levels);
+            levels.clear();
+            levels.extend(x.iter().map(|&x| x as i16));
+            low.resize(levels.len(), 0);
+            let higher = kernels.split_wide(levels, self.inputs, low);
+            kernels.matmul_int(low, &[higher], w, sums);
         }
         y.iter_mut().for_each(|y| *y = y.to_bits() as i32 as f32);
     }
@@ -98,8 +102,11 @@ pub fn exact_in_bf16(graph: &Graph, at: Value) -> bool {
 #[derive(Clone, Debug, Default)]
 pub struct ProductScratch {
     rows: Bf16Rows,
+    left: Bf16Panels,
     panels: Bf16Panels,
     sums: Vec<f32>,
+    levels: Vec<i8>,
+    wide_levels: Vec<i16>,
 }
 
 /// A right operand that is a constant, rounded once.
@@ -118,8 +125,16 @@ pub fn in_bf16(
     scratch: &mut ProductScratch,
     y: &mut [f32],
 ) {
-    let ProductScratch { rows, panels, sums } = scratch;
-    kernels.round_rows(a, rows);
+    let ProductScratch { rows, left, panels, sums, .. } = scratch;
+    // Rows of a turned operand lie apart: its panels are read as they lie.
+    let turned = unit == Bf16Unit::Pairs && a.steps[0] == 1 && a.steps[1] != 1;
+    let x = if turned {
+        kernels.round_panels(a.turned(), left);
+        Bf16Left::Panels(left)
+    } else {
+        kernels.round_rows(a, rows);
+        Bf16Left::Rows(rows)
+    };
     let w = match w {
         Some(w) => w,
         None => {
@@ -127,5 +142,5 @@ pub fn in_bf16(
             panels
         }
     };
-    multiply_bf16(unit, rows, w, [a.rows, b.columns], y, sums);
+    multiply_bf16(unit, x, w, [a.rows, b.columns], y, sums);
 }

@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 /// Where a block lies.
 pub struct Bf16Block {
     pub x: *const Bf16Line,
-    /// Lines from a row to the next.
+    /// Lines from a row to the next; of a left operand in panels, none.
     pub row: usize,
     pub w: *const Bf16Line,
     pub y: *mut f32,
@@ -70,16 +70,19 @@ impl Bf16Block {
         }
     }
 
+    /// `PANELS`: the left operand lies as the right one does.
+    ///
     /// # Safety
     /// AVX-512 with bf16 is there; 32 rows lie at each pointer.
     #[target_feature(enable = "avx512f,avx512bf16")]
-    pub unsafe fn by_pairs(self) {
+    pub unsafe fn by_pairs<const PANELS: bool>(self) {
         /// Rows at once: sixteen sums, two weights and an input of the 32 registers.
         const ROWS: usize = 8;
         for first in (0..SIDE).step_by(ROWS) {
             // SAFETY: the caller's.
             unsafe {
-                let (x, y) = (self.x.add(first * self.row), self.y.add(first * self.sums));
+                let (row, pair_step) = if PANELS { (1, SIDE) } else { (16 * self.row, 1) };
+                let (x, y) = (self.x.cast::<i32>().add(first * row), self.y.add(first * self.sums));
                 let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
                 if self.goes_on {
                     for (r, sums) in sums.iter_mut().enumerate() {
@@ -89,7 +92,7 @@ impl Bf16Block {
                 for pair in 0..16 * self.lines {
                     let w = [0, 1].map(|half| bf16(_mm512_load_si512(self.w.add(2 * pair + half).cast())));
                     for (r, sums) in sums.iter_mut().enumerate() {
-                        let x = self.x_pair(x.add(r * self.row), pair);
+                        let x = _mm512_set1_epi32(*x.add(r * row + pair * pair_step));
                         sums.iter_mut().zip(w).for_each(|(sum, w)| *sum = _mm512_dpbf16_ps(*sum, bf16(x), w));
                     }
                 }
@@ -100,16 +103,6 @@ impl Bf16Block {
                 }
             }
         }
-    }
-
-    /// Two inputs of a row in every lane.
-    ///
-    /// # Safety
-    /// So many pairs lie at `x`.
-    #[target_feature(enable = "avx512f")]
-    unsafe fn x_pair(&self, x: *const Bf16Line, pair: usize) -> __m512i {
-        // SAFETY: the caller's.
-        _mm512_set1_epi32(unsafe { *x.cast::<i32>().add(pair) })
     }
 }
 
