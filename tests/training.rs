@@ -553,13 +553,14 @@ fn a_run_is_the_same_however_it_is_run() {
             step: part.step,
             best_step: part.best_step,
             losses: part.losses.clone(),
+            stall: part.stall.clone(),
             parameters: part.parameters().map(|(name, count)| (name.clone(), count)).collect(),
         };
         let mut bytes = Vec::new();
         checkpoint::write(&state, &part.numbers, &mut bytes).unwrap();
         let (state, numbers) = checkpoint::read(&bytes, "memory").unwrap();
         let mut rest = trainer(&program, &teacher, Trainable::Ssa, 3);
-        (rest.numbers, rest.step, rest.losses) = (numbers, state.step, state.losses);
+        (rest.numbers, rest.step, rest.losses, rest.stall) = (numbers, state.step, state.losses, state.stall);
         while rest.step < 12 {
             rest.advance(&text).unwrap();
         }
@@ -567,6 +568,7 @@ fn a_run_is_the_same_however_it_is_run() {
         assert_eq!(bits(&rest.numbers.parameters), bits(&whole.numbers.parameters), "stopped after {stop}");
         assert_eq!(bits(&rest.numbers.best), bits(&whole.numbers.best));
         assert_eq!(rest.losses, whole.losses);
+        assert_eq!(rest.stall, whole.stall);
     }
 }
 
@@ -640,6 +642,43 @@ fn a_killed_run_goes_on() {
     let whole = call(&["show", "whole.snn"]);
     assert_eq!(call(&["show", "killed.snn"]), whole);
     assert_ne!(start, whole, "training changes weights");
+}
+
+/// Documents of a folder are trained on; several texts are validated on; a run that does not improve ends early, resumed or not.
+#[test]
+fn documents_train_until_nothing_improves() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let model = demo_model();
+    let model = model.to_str().unwrap();
+    std::fs::create_dir(at.join("texts")).unwrap();
+    std::fs::write(at.join("texts/a.txt"), include_str!("../docs/architecture.md")).unwrap();
+    let line = |text: &str| serde_json::json!({ "text": text }).to_string();
+    let lines: Vec<String> = include_str!("../docs/ir.md").split("\n\n").map(line).collect();
+    std::fs::write(at.join("texts/b.jsonl"), lines.join("\n")).unwrap();
+    std::fs::write(at.join("other.txt"), include_str!("../docs/training.md")).unwrap();
+    let call = |args: &[&str]| {
+        let output = Command::new(snnc()).args(args).current_dir(at).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let start = ["--calibration-tokens", "256", "-o", "start.snn"];
+    let (compiled, _, told) = call(&[&["compile", model, "--attention", "linear"][..], &start].concat());
+    assert!(compiled, "{told}");
+    let train = |output: &'static str, more: &[&'static str]| {
+        let mut args = vec!["train", "start.snn", "--reference", model, "--text", "texts", "-o", output, "--json"];
+        args.extend(["--steps", "8", "--batch", "1", "--window-tokens", "24", "--validation-windows", "3"]);
+        args.extend(more);
+        let (ended, printed, told) = call(&args);
+        assert!(ended, "{told}");
+        (printed, told)
+    };
+    let (printed, _) = train("own.snn", &["--hybrid", "perplexity+1000%"]);
+    assert!(printed.contains("\"step\":8,") && !printed.contains("\"set\""), "{printed}");
+    let still = ["--validate", "other.txt", "--validate", "texts/b.jsonl", "--rate", "1e-9", "--patience", "2"];
+    let (printed, told) = train("still.snn", &still);
+    assert!(told.contains("ended after step 2 of 8: 2 validations without improvement"), "{told}");
+    assert_eq!(printed.matches("\"set\":\"texts/b.jsonl\"").count(), 3, "{printed}");
+    assert!(!printed.contains("other.txt\",\"loss") && printed.matches("\"kind\":\"validation\"").count() == 6);
 }
 
 /// Rounding a small random network's weights to 8 bits moves single levels, either way; over several networks that evens out.

@@ -52,15 +52,20 @@ pub struct TrainCommand {
     /// Print one line of JSON per step and per validation
     #[arg(long)]
     json: bool,
-    /// Text to train on
-    #[arg(long, value_name = "FILE", required_unless_present = "tokens", help_heading = "Text")]
+    /// Text to train on: a file, a .jsonl file with a string "text" per line, or a folder of such files.
+    ///
+    /// Documents of a .jsonl file or a folder stand one after the other, with the tokens that end and begin a text between them.
+    /// Windows are tokenised as they are drawn, so that texts may be larger than memory.
+    #[arg(long, value_name = "PATH", required_unless_present = "tokens", help_heading = "Text")]
     text: Option<PathBuf>,
     /// Token ids instead of a text: a .npy file of integers, [n] or [texts, n]. They are run as they are
     #[arg(long, value_name = "FILE.npy", conflicts_with = "text", help_heading = "Text")]
     tokens: Option<PathBuf>,
-    /// Text, or .npy file of token ids, to validate on [default: the last twentieth of --text, which is then not trained on]
-    #[arg(long, value_name = "FILE", help_heading = "Text")]
-    validate: Option<PathBuf>,
+    /// Text, documents or .npy file of token ids to validate on [default: the last twentieth of --text, which is then not trained on].
+    ///
+    /// It may be given several times. The first text decides which step is the best, and the losses of the others are printed.
+    #[arg(long, value_name = "PATH", help_heading = "Text")]
+    validate: Vec<PathBuf>,
     /// Loss: `kl`, `ce` or `transfer`.
     ///
     /// `kl` is the divergence from the reference's predictions. `ce` is the cross-entropy of the text.
@@ -119,7 +124,13 @@ pub struct TrainCommand {
     /// Seconds between checkpoints
     #[arg(long, value_name = "N", default_value_t = 60, help_heading = "Checkpoints")]
     checkpoint_seconds: u64,
-    /// Windows to validate on
+    /// End after N validations in a row without improvement.
+    ///
+    /// A validation is an improvement if its windows are better than those of the last improvement by more than the 95 % interval of
+    /// their differences. A run has ten validations.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Optimiser")]
+    patience: Option<u32>,
+    /// Windows to validate on, of each text
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Text")]
     validation_windows: u32,
     /// Threads; the result does not depend on them
@@ -227,6 +238,7 @@ impl TrainCommand {
             checkpoint_every: Duration::from_secs(self.checkpoint_seconds),
             hybrid: self.hybrid,
             validation_windows: self.validation_windows as usize,
+            patience: self.patience,
             threads: threads_or_all(self.threads),
             ranks: world(),
         }

@@ -30,7 +30,7 @@ pub enum DenseModel {
     Folder(Box<snnc_hf::FolderImport>),
 }
 
-fn trouble(path: &Path, what: &str, error: &io::Error) -> Diagnostic {
+pub(crate) fn trouble(path: &Path, what: &str, error: &io::Error) -> Diagnostic {
     let text = error.to_string();
     // An error of a temporary file names that file, which nobody knows.
     let cause = text.split_once(" at path ").map_or(text.as_str(), |(cause, _)| cause);

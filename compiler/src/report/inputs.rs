@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn what_training_prints_is_read() {
         let step = TrainEvent::Step { step: 3, loss: 0.5, norm: 1.0, rate: 1e-3, tokens: 64, tokens_per_s: 9.0 };
-        let validation = TrainEvent::Validation { step: 4, loss: 0.25, best: true, steps: 9 };
+        let validation = TrainEvent::Validation { step: 4, loss: 0.25, best: true, set: None, steps: 9 };
         let text = format!("{}\n\n{}\n", document(&step, None), document(&validation, None));
         let curve = TrainingCurve::read(file(&text).path()).expect("it is such a file");
         assert_eq!((curve.steps, curve.validation), (vec![(3, 0.5)], vec![(4, 0.25)]));

@@ -1,5 +1,7 @@
 //! AdamW (Loshchilov and Hutter 2019) with warm-up, a cosine and clipping. All in f32, in one order: the same bits every time.
 
+use rayon::prelude::*;
+
 /// How parameters move.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
@@ -48,24 +50,41 @@ impl Moments {
         Self { first: zeros(), second: zeros() }
     }
 
-    /// Moves the parameters by a step, counted from 0. Returns the gradients' norm before clipping.
-    pub fn step(&mut self, parameters: &mut [Vec<f32>], gradients: &[Vec<f32>], rates: &Schedule, step: u64) -> f32 {
-        let square = |sum: f64, x: &f32| sum + f64::from(*x) * f64::from(*x);
-        let norm = gradients.iter().map(|g| g.iter().fold(0.0, square)).sum::<f64>().sqrt() as f32;
+    /// Moves the parameters by a step, counted from 0. `gradients`: of all parameters one after the other, each to be multiplied by
+    /// `share`. Returns their norm before clipping. Parameters are spread over the threads of the pool that calls it.
+    pub fn step(
+        &mut self,
+        parameters: &mut [Vec<f32>],
+        (gradients, share): (&[f32], f32),
+        rates: &Schedule,
+        step: u64,
+    ) -> f32 {
+        let mut rest = gradients;
+        let mut take = |parameter: &Vec<f32>| {
+            let (own, after) = rest.split_at(parameter.len());
+            rest = after;
+            own
+        };
+        let gradients: Vec<&[f32]> = parameters.iter().map(&mut take).collect();
+        // A sum per parameter, so that threads do not show.
+        let square = |sum: f64, x: &f32| sum + f64::from(*x * share) * f64::from(*x * share);
+        let squares: Vec<f64> = gradients.par_iter().map(|g| g.iter().fold(0.0, square)).collect();
+        let norm = squares.iter().sum::<f64>().sqrt() as f32;
         let scale = if norm > rates.clip { rates.clip / norm } else { 1.0 };
         let rate = rates.at(step);
         let power = |beta: f32| 1.0 - libm::pow(f64::from(beta), (step + 1) as f64) as f32;
         let (less_1, less_2) = (power(BETA_1), power(BETA_2));
-        for (i, (parameter, gradient)) in parameters.iter_mut().zip(gradients).enumerate() {
-            let moments = self.first[i].iter_mut().zip(&mut self.second[i]);
+        let moments = self.first.par_iter_mut().zip(&mut self.second);
+        parameters.par_iter_mut().zip(gradients).zip(moments).for_each(|((parameter, gradient), (first, second))| {
+            let moments = first.iter_mut().zip(second);
             for ((x, &g), (first, second)) in parameter.iter_mut().zip(gradient).zip(moments) {
-                let g = g * scale;
+                let g = g * share * scale;
                 *first = BETA_1 * *first + (1.0 - BETA_1) * g;
                 *second = BETA_2 * *second + (1.0 - BETA_2) * g * g;
                 let step = (*first / less_1) / ((*second / less_2).sqrt() + EPSILON);
                 *x -= rate * (step + rates.weight_decay * *x);
             }
-        }
+        });
         norm
     }
 }
@@ -91,8 +110,8 @@ mod tests {
         let mut moments = Moments::new(&x);
         let rates = Schedule { warm_up: 1, ..RATES };
         for step in 0..100 {
-            let gradient = vec![vec![2.0 * (x[0][0] - 1.0)]];
-            moments.step(&mut x, &gradient, &rates, step);
+            let gradient = [4.0 * (x[0][0] - 1.0)];
+            moments.step(&mut x, (&gradient, 0.5), &rates, step);
             if step == 0 {
                 assert!((x[0][0] - 2.9).abs() < 1e-5);
             }

@@ -9,6 +9,7 @@
 use super::adamw::Moments;
 use super::comparison::Comparison;
 use super::events::RunIdentity;
+use super::stall::Stall;
 use serde::{Deserialize, Serialize};
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::ErrorCode;
@@ -40,6 +41,9 @@ pub struct State {
     pub best_step: u64,
     /// Validation losses by step.
     pub losses: Vec<(u64, f64)>,
+    /// Whether they still improve.
+    #[serde(default)]
+    pub stall: Stall,
     /// Names and lengths.
     pub parameters: Vec<(String, usize)>,
 }
@@ -142,6 +146,7 @@ mod tests {
             step: 4,
             best_step: 2,
             losses: vec![(2, 0.5)],
+            stall: Stall { losses: vec![2.5], validations: 1 },
             parameters: vec![("a".into(), 2), ("b".into(), 1)],
         };
         let array = |x: f32| vec![vec![x, -x], vec![2.0 * x]];

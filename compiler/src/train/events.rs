@@ -37,6 +37,9 @@ pub enum TrainEvent {
         loss: f64,
         /// Whether no loss before was smaller.
         best: bool,
+        /// The text, where it is not the first of several; the first alone says which parameters are best.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        set: Option<String>,
         /// Steps of the whole run, for the line.
         #[serde(skip)]
         steps: u64,
@@ -60,9 +63,10 @@ impl TrainEvent {
             Self::Before { program } => format!("before: {}", program.words()),
             Self::After { program } => format!("after: {}", program.words()),
             Self::Step { .. } => return None,
-            Self::Validation { step, loss, best, steps } => {
+            Self::Validation { step, loss, best, set, steps } => {
                 let best = if *best { ", the best so far" } else { "" };
-                format!("step {step} of {steps}: validation loss {loss:.5}{best}")
+                let of = set.as_ref().map_or(String::new(), |set| format!(" on {set}"));
+                format!("step {step} of {steps}: validation loss {loss:.5}{of}{best}")
             }
             Self::Hybrid { choice } => choice.words(),
         })

@@ -6,10 +6,12 @@
 pub mod adamw;
 pub mod checkpoint;
 pub mod comparison;
+pub mod documents;
 pub mod events;
 pub mod hybrid;
 pub mod reduce;
 pub mod run;
+pub mod stall;
 pub mod text;
 pub mod trainer;
 

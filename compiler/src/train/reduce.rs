@@ -26,14 +26,17 @@ pub struct OrderedSum<'r> {
     lengths: Vec<usize>,
     /// Of the slice of this rank.
     sum: Vec<f32>,
-    loss: f64,
+    /// By window.
+    losses: Vec<f32>,
 }
 
 impl<'r> OrderedSum<'r> {
-    /// Of no windows, for parameters of these lengths.
-    pub fn new(ranks: &'r dyn Ranks, lengths: Vec<usize>) -> Self {
-        let mut sums = Self { ranks, lengths, sum: Vec::new(), loss: 0.0 };
-        sums.sum = vec![0.0; sums.slice(ranks.rank()).len()];
+    /// Of no windows, for parameters of these lengths. The sum is made in `memory`: pages that were written before cost nothing again.
+    pub fn new(ranks: &'r dyn Ranks, lengths: Vec<usize>, memory: Vec<f32>) -> Self {
+        let mut sums = Self { ranks, lengths, sum: memory, losses: Vec::new() };
+        let own = sums.slice(ranks.rank()).len();
+        sums.sum.clear();
+        sums.sum.resize(own, 0.0);
         sums
     }
 
@@ -87,7 +90,7 @@ impl<'r> OrderedSum<'r> {
 
     /// `parts`: gradients, each with its place in the slice.
     fn add_window(&mut self, loss: f32, parts: &[(usize, &[f32])]) {
-        self.loss += f64::from(loss);
+        self.losses.push(loss);
         self.sum.par_chunks_mut(PIECE).enumerate().for_each(|(piece, sum)| {
             let own = piece * PIECE..piece * PIECE + sum.len();
             let first = parts.partition_point(|(at, part)| at + part.len() <= own.start);
@@ -99,33 +102,25 @@ impl<'r> OrderedSum<'r> {
         });
     }
 
-    /// The sums on every rank: of the losses, and of the gradients by parameter.
+    /// On every rank: the losses by window, and the sum of the gradients, all parameters one after the other.
     ///
     /// # Errors
     /// A rank cannot be reached.
-    pub fn finish(self) -> Result<(f64, Vec<Vec<f32>>), Diagnostic> {
-        let Self { ranks, lengths, sum, loss } = self;
-        let slices = match ranks.count() {
-            1 => vec![sum],
-            _ if lengths.is_empty() => Vec::new(),
-            count => {
-                let own: Vec<u8> = bytemuck::cast_slice(&sum).to_vec();
-                let all = ranks.exchange(vec![own; count])?;
-                all.iter().map(|bytes| numbers(bytes)).collect()
-            }
-        };
-        let mut rest = &slices.concat()[..];
+    pub fn finish(self) -> Result<(Vec<f32>, Vec<f32>), Diagnostic> {
+        let Self { ranks, lengths, sum, losses } = self;
+        let count = ranks.count();
+        if count == 1 || lengths.is_empty() {
+            return Ok((losses, sum));
+        }
+        let own: Vec<u8> = bytemuck::cast_slice(&sum).to_vec();
+        let slices = ranks.exchange(vec![own; count])?;
+        let sums: Vec<f32> = slices.iter().flat_map(|bytes| numbers(bytes)).collect();
         let all: usize = lengths.iter().sum();
-        if rest.len() != all {
-            let message = format!("the ranks sent sums of {} numbers, not of {all}", rest.len());
+        if sums.len() != all {
+            let message = format!("the ranks sent sums of {} numbers, not of {all}", sums.len());
             return Err(Diagnostic::new("", message).code(ErrorCode::TRAINING));
         }
-        let take = |length: &usize| {
-            let (parameter, after) = rest.split_at(*length);
-            rest = after;
-            parameter.to_vec()
-        };
-        Ok((loss, lengths.iter().map(take).collect()))
+        Ok((losses, sums))
     }
 }
 
@@ -158,12 +153,13 @@ mod tests {
         // In any other order, one of these is lost.
         let [a, b, c] = [[1e8f32, 1.0], [1.0, -1.0], [-1e8, 3.0]];
         let long = [0.5f32; 3 * PIECE + 7];
-        let mut sum = OrderedSum::new(&Alone, vec![2, 0, long.len()]);
+        let mut sum = OrderedSum::new(&Alone, vec![2, 0, long.len()], vec![7.0; 5]);
         sum.add(&[(1.0, vec![&a, &[], &long]), (2.0, vec![&b, &[], &long])]).expect("there is one rank");
         sum.add(&[(4.0, vec![&c, &[], &long])]).expect("there is one rank");
-        let (loss, gradients) = sum.finish().expect("there is one rank");
-        assert_eq!(loss, 7.0);
-        assert_eq!(gradients[0], [0.0, 3.0]);
-        assert!(gradients[1].is_empty() && gradients[2].len() == long.len() && gradients[2].iter().all(|&x| x == 1.5));
+        let (losses, gradients) = sum.finish().expect("there is one rank");
+        assert_eq!(losses, [1.0, 2.0, 4.0]);
+        let (short, longer) = gradients.split_at(2);
+        assert_eq!(short, [0.0, 3.0]);
+        assert!(longer.len() == long.len() && longer.iter().all(|&x| x == 1.5));
     }
 }

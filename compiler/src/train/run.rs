@@ -7,10 +7,11 @@ use super::checkpoint::{self, State};
 use super::comparison::{COMPARED_WINDOWS, Comparison};
 use super::events::{RunIdentity, TrainEvent, TrainingRecord};
 use super::hybrid::Search;
-use super::text::{TrainingText, validation_ids};
+use super::stall::Stall;
+use super::text::{TrainingSource, TrainingText};
 use super::trainer::{Trainer, TrainerOptions};
 use crate::calibration::Calibration;
-use crate::convert;
+use crate::convert::{self, Sample};
 use crate::evaluate::Cut;
 use crate::file_use::FileUse;
 use crate::files::{self, FileId};
@@ -20,7 +21,6 @@ use crate::model::{Loaded, calibration_sample, stored_tokenizer, tokens_for};
 use crate::progress::{Progress, Workers};
 use crate::quant_options::training_free;
 use crate::ranks::{self, Alone, Ranks};
-use crate::reading::IdSource;
 use crate::record::{HybridRecord, ProgramRecord};
 use crate::rotation::as_calibrated;
 use crate::tokens::Tokens;
@@ -49,10 +49,10 @@ pub struct TrainOptions {
     pub reference: PathBuf,
     /// What the user says of an ONNX file.
     pub onnx: OnnxOptions,
-    /// The text to train on, or a `.npy` file of token ids.
+    /// The text to train on: a file, a `.npy` file of token ids, or documents in a folder or a `.jsonl` file.
     pub text: PathBuf,
-    /// Text to validate on; without one the last twentieth of the text, which is then not trained on.
-    pub validate: Option<PathBuf>,
+    /// Texts to validate on, of which the first decides; without one the last twentieth of the text, which is then not trained on.
+    pub validate: Vec<PathBuf>,
     /// What stands before a text; the trained program remembers it where it was asked for.
     pub start: StartChoice,
     /// Where the trained program goes. Its checkpoint lies beside it.
@@ -91,8 +91,10 @@ pub struct TrainOptions {
     pub checkpoint_every: Duration,
     /// Give layers back to attention by time to first spike until perplexity has risen by this share over the dense network's.
     pub hybrid: Option<f64>,
-    /// Windows to validate on.
+    /// Windows to validate on, of each text.
     pub validation_windows: usize,
+    /// End after so many validations in a row that did not improve by more than their interval.
+    pub patience: Option<u32>,
     /// Threads; the result does not depend on their number.
     pub threads: usize,
     /// Processes that share the windows of a step; the result does not depend on their number.
@@ -107,7 +109,7 @@ impl TrainOptions {
             reference: reference.to_path_buf(),
             onnx: OnnxOptions::default(),
             text: text.to_path_buf(),
-            validate: None,
+            validate: Vec::new(),
             start: StartChoice::Auto,
             output: output.to_path_buf(),
             parameters: Parameters::Ssa,
@@ -128,6 +130,7 @@ impl TrainOptions {
             checkpoint_every: Duration::from_secs(60),
             hybrid: None,
             validation_windows: 16,
+            patience: None,
             threads: crate::model::threads_or_all(None),
             ranks: &Alone,
         }
@@ -178,14 +181,15 @@ impl TrainOptions {
     }
 
     /// Refuses ranks that would train something else.
-    fn agree(&self, identity: &RunIdentity, validation: &[u32]) -> Result<(), Diagnostic> {
+    fn agree(&self, identity: &RunIdentity, validation: &[ValidationSet]) -> Result<(), Diagnostic> {
         if self.ranks.count() == 1 {
             return Ok(());
         }
         let mut all = serde_json::to_value(identity).unwrap_or_default();
-        all["validation"] = json!(format!("{:016x}", xxh3_64(bytemuck::cast_slice(validation))));
-        let Self { length, resume, hybrid, validation_windows, .. } = self;
-        all["options"] = json!(format!("{length:?}, {resume}, {hybrid:?}, {validation_windows}"));
+        let hash = |set: &ValidationSet| format!("{:016x}", xxh3_64(bytemuck::cast_slice(&set.ids)));
+        all["validation"] = json!(validation.iter().map(hash).collect::<Vec<String>>());
+        let Self { length, resume, hybrid, validation_windows, patience, .. } = self;
+        all["options"] = json!(format!("{length:?}, {resume}, {hybrid:?}, {validation_windows}, {patience:?}"));
         ranks::agree(self.ranks, &all)
     }
 
@@ -275,6 +279,9 @@ const TIMED: u64 = 3;
 /// Validations of a run, the one before the first step not counted.
 const VALIDATIONS: u64 = 10;
 
+/// Bytes of documents that a hybrid is calibrated on, at most.
+const CALIBRATED: usize = 1 << 20;
+
 /// Tokens of a window where nothing is asked for, at most.
 const WINDOW_TOKENS: usize = 1024;
 
@@ -311,9 +318,24 @@ struct Corpus<'a> {
     text: TrainingText<'a>,
     /// Of its text, and of what stands before it if the user says so.
     hash: u64,
-    validation: Vec<u32>,
+    /// At least one; the first decides which parameters are best.
+    validation: Vec<ValidationSet>,
     /// Tokens run together.
     window: usize,
+}
+
+impl Corpus<'_> {
+    /// The ids that programs are compared on.
+    fn compared(&self) -> &[u32] {
+        self.validation.first().map_or(&[], |set| &set.ids)
+    }
+}
+
+/// A text to validate on.
+struct ValidationSet {
+    /// Its file, as it was named.
+    name: String,
+    ids: Vec<u32>,
 }
 
 /// A run at work: what it was told, and who watches.
@@ -429,7 +451,7 @@ pub fn train(
         }
     }
     if let Some(budget) = options.hybrid {
-        graph = run.hybrid_of(graph, &reference, &corpus.validation, budget, tokens.as_ref(), &mut record)?;
+        graph = run.hybrid_of(graph, &reference, &corpus, budget, tokens.as_ref(), &mut record)?;
     }
     let after = run.compare(&graph, &reference, &corpus)?;
     (run.watch)(&TrainEvent::After { program: after.clone() })?;
@@ -517,26 +539,29 @@ fn corpus<'a>(
                 .code(ErrorCode::TRAINING)
                 .note("compile with --tokenizer FILE, or train on a .npy file of token ids")
         };
-        IdSource::read(path, tokens.ok_or_else(lacking), rows)
+        TrainingSource::read(path, tokens.ok_or_else(lacking), rows)
     };
     let text = read(&options.text)?;
     let hash = match (&options.start, tokens) {
         (StartChoice::Auto, _) | (_, None) => text.hash(),
         (_, Some(tokens)) => text.hash() ^ xxh3_64(format!("{:?}", tokens.start()).as_bytes()),
     };
-    let (text, mut validation) = TrainingText::of(text, options.validate.is_none())?;
-    if let Some(path) = &options.validate {
-        validation = validation_ids(&read(path)?)?;
+    let (text, last) = TrainingText::of(text, options.validate.is_empty())?;
+    let named = |path: &PathBuf| -> Result<ValidationSet, Diagnostic> {
+        Ok(ValidationSet { name: path.display().to_string(), ids: read(path)?.validation_ids()? })
+    };
+    let mut validation = options.validate.iter().map(named).collect::<Result<Vec<_>, _>>()?;
+    if validation.is_empty() {
+        validation.push(ValidationSet { name: options.text.display().to_string(), ids: last });
     }
     let window = options.window_tokens.unwrap_or(WINDOW_TOKENS).min(context);
-    for (what, count) in [("to train on", text.len()), ("to validate on", validation.len())] {
+    let train = (options.text.display().to_string(), "to train on", text.len());
+    let validate = validation.iter().map(|set| (set.name.clone(), "to validate on", set.ids.len()));
+    for (place, what, count) in std::iter::once(train).chain(validate) {
         if count < window + 2 {
             let message = format!("{count} tokens {what} are less than a window of {window} and one more");
             let note = "use a longer text, or a smaller --window-tokens";
-            return Err(Diagnostic::new(options.text.display().to_string(), message)
-                .code(ErrorCode::TRAINING)
-                .note(note)
-                .into());
+            return Err(Diagnostic::new(place, message).code(ErrorCode::TRAINING).note(note).into());
         }
     }
     Ok(Corpus { text, hash, validation, window })
@@ -581,7 +606,7 @@ impl TrainingRun<'_, '_> {
                 TrainLength::Steps(steps) => steps,
                 // Clocks differ: the number is that of rank 0.
                 TrainLength::Minutes(minutes) => {
-                    ranks::gathered(options.ranks, &steps_in(&trainer, &corpus.text, minutes)?)?[0]
+                    ranks::gathered(options.ranks, &steps_in(&mut trainer, &corpus.text, minutes)?)?[0]
                 }
             };
         }
@@ -609,7 +634,10 @@ impl TrainingRun<'_, '_> {
         }
         let graph = apply_parameters(program, &trainer.constants()?)?;
         snnc_ir::verify::verify(&graph)?;
-        self.progress.status(&format!("best after step {}", trainer.best_step));
+        self.progress.status(&match trainer.best_step {
+            0 => "no step was better than the start: a smaller --rate may help".into(),
+            step => format!("best after step {step}"),
+        });
         let (best_step, losses) = (trainer.best_step, trainer.losses.clone());
         let Begun { identity: run, before } = begun;
         // Runs one after the other, as of weights and then of thresholds.
@@ -641,6 +669,7 @@ impl TrainingRun<'_, '_> {
         trainer.options.rates.steps = state.steps;
         trainer.numbers = numbers;
         (trainer.step, trainer.best_step, trainer.losses) = (state.step, state.best_step, state.losses);
+        trainer.stall = state.stall;
         self.progress.status(&format!("resuming after step {} of {}", state.step, state.steps));
         Ok(state.before)
     }
@@ -648,7 +677,8 @@ impl TrainingRun<'_, '_> {
     /// Steps until all are done; false where somebody wanted them to end.
     fn steps(&mut self, trainer: &mut Trainer, begun: &Begun, corpus: &Corpus<'_>) -> Result<bool, Diagnostics> {
         let steps = trainer.options.rates.steps;
-        let windows = validation_windows(corpus, self.options.validation_windows);
+        let sets: Vec<Vec<&[u32]>> = corpus.validation.iter().map(|set| self.windows_of(set, corpus.window)).collect();
+        let stalled = |trainer: &Trainer| self.options.patience.is_some_and(|most| most <= trainer.stall.validations);
         let tokens = (trainer.options.batch * trainer.options.window) as u64;
         self.progress.begin("training", steps);
         self.progress.advance(trainer.step);
@@ -656,9 +686,9 @@ impl TrainingRun<'_, '_> {
         let mut saved = Instant::now();
         let mut recent = 0.0;
         if trainer.losses.is_empty() {
-            self.validate(trainer, &windows)?;
+            self.validate(trainer, corpus, &sets)?;
         }
-        while trainer.step < steps {
+        while trainer.step < steps && !stalled(trainer) {
             let done = trainer.advance(&corpus.text)?;
             recent = if recent == 0.0 { done.loss } else { 0.9 * recent + 0.1 * done.loss };
             let tokens_per_s = tokens as f64 * (trainer.step - first) as f64 / start.elapsed().as_secs_f64();
@@ -679,7 +709,7 @@ impl TrainingRun<'_, '_> {
             }
             let every = (steps / VALIDATIONS).max(1);
             if trainer.step.is_multiple_of(every) || trainer.step == steps {
-                self.validate(trainer, &windows)?;
+                self.validate(trainer, corpus, &sets)?;
             }
             let stop = ranks::any(self.options.ranks, self.progress.is_cancelled())?;
             if stop || saved.elapsed() > self.options.checkpoint_every {
@@ -692,19 +722,44 @@ impl TrainingRun<'_, '_> {
             }
         }
         self.progress.end();
+        if stalled(trainer) && trainer.step < steps {
+            let Stall { validations, .. } = trainer.stall;
+            let (step, word) = (trainer.step, if validations == 1 { "validation" } else { "validations" });
+            self.progress
+                .status(&format!("ended after step {step} of {steps}: {validations} {word} without improvement"));
+        }
         // What follows may fail, as by a full disk: nothing that was learned is lost then.
         self.checkpoint.save(trainer, begun)?;
         Ok(true)
     }
 
-    fn validate(&mut self, trainer: &mut Trainer, windows: &[&[u32]]) -> Result<(), Diagnostics> {
-        let loss = trainer.validate(windows)?;
+    /// Windows to validate on, spread evenly.
+    fn windows_of<'s>(&self, set: &'s ValidationSet, window: usize) -> Vec<&'s [u32]> {
+        let most = (set.ids.len() - 1) / window;
+        let some = self.options.validation_windows.min(most);
+        (0..some).map(|i| i * most / some * window).map(|at| &set.ids[at..=at + window]).collect()
+    }
+
+    /// Validates on windows of all sets.
+    fn validate(
+        &mut self,
+        trainer: &mut Trainer,
+        corpus: &Corpus<'_>,
+        sets: &[Vec<&[u32]>],
+    ) -> Result<(), Diagnostics> {
         let (step, steps) = (trainer.step, trainer.options.rates.steps);
-        (self.watch)(&TrainEvent::Validation { step, loss, best: trainer.best_step == step, steps })
+        for (i, (windows, set)) in sets.iter().zip(&corpus.validation).enumerate() {
+            let first = i == 0;
+            let loss = if first { trainer.validate(windows)? } else { trainer.loss(windows)? };
+            let set = (!first).then(|| set.name.clone());
+            let best = first && trainer.best_step == step;
+            (self.watch)(&TrainEvent::Validation { step, loss, best, set, steps })?;
+        }
+        Ok(())
     }
 
     fn compare(&self, program: &Graph, reference: &Graph, corpus: &Corpus<'_>) -> Result<Comparison, Diagnostics> {
-        Comparison::of(program, reference, &corpus.validation, corpus.window, self.workers())
+        Comparison::of(program, reference, corpus.compared(), corpus.window, self.workers())
     }
 
     /// Some layers of the trained program, the others by time to first spike.
@@ -712,7 +767,7 @@ impl TrainingRun<'_, '_> {
         &mut self,
         trained: Graph,
         reference: &Graph,
-        ids: &[u32],
+        corpus: &Corpus<'_>,
         budget: f64,
         tokens: Option<&Tokens>,
         record: &mut ProgramRecord,
@@ -732,7 +787,14 @@ impl TrainingRun<'_, '_> {
             quant,
             threads: self.options.threads,
         };
-        let sample = calibration_sample(tokens, Some(&self.options.text), self.progress)?;
+        let sample = match &corpus.text {
+            TrainingText::Documents { documents, tokens, .. } => {
+                Sample::Text { name: documents.place().into(), text: documents.beginning(CALIBRATED)?, tokens }
+            }
+            TrainingText::Ids(_) | TrainingText::Long { .. } | TrainingText::File { .. } => {
+                calibration_sample(tokens, Some(&self.options.text), self.progress)?
+            }
+        };
         let memory = ConversionMemory::default();
         let ttfs = convert::spiking_watched(
             reference.clone(),
@@ -747,7 +809,7 @@ impl TrainingRun<'_, '_> {
             trained: &trained,
             ttfs: &ttfs,
             dense: &Arc::new(dense),
-            ids,
+            ids: corpus.compared(),
             cut: Cut { length: None, stride: None, windows: COMPARED_WINDOWS },
             workers: self.workers(),
             budget,
@@ -770,14 +832,6 @@ impl TrainingRun<'_, '_> {
             }
         }
     }
-}
-
-/// Windows to validate on, spread evenly.
-fn validation_windows<'a>(corpus: &'a Corpus<'_>, asked: usize) -> Vec<&'a [u32]> {
-    let Corpus { validation, window, .. } = corpus;
-    let most = (validation.len() - 1) / window;
-    let some = asked.min(most);
-    (0..some).map(|i| i * most / some * window).map(|at| &validation[at..=at + window]).collect()
 }
 
 /// The fields in which two runs differ.
@@ -804,6 +858,7 @@ fn save_checkpoint(trainer: &Trainer, begun: &Begun, path: &Path) -> Result<(), 
         step: trainer.step,
         best_step: trainer.best_step,
         losses: trainer.losses.clone(),
+        stall: trainer.stall.clone(),
         parameters: trainer.parameters().map(|(name, count)| (name.clone(), count)).collect(),
     };
     files::write_whole(path, |out| checkpoint::write(&state, &trainer.numbers, out))
@@ -811,7 +866,7 @@ fn save_checkpoint(trainer: &Trainer, begun: &Begun, path: &Path) -> Result<(), 
 }
 
 /// How many steps so many minutes hold, by timing some that change nothing.
-fn steps_in(trainer: &Trainer, text: &TrainingText<'_>, minutes: f64) -> Result<u64, Diagnostic> {
+fn steps_in(trainer: &mut Trainer, text: &TrainingText<'_>, minutes: f64) -> Result<u64, Diagnostic> {
     trainer.gradients(text, 0)?;
     let start = Instant::now();
     (1..=TIMED).try_for_each(|step| trainer.gradients(text, step).map(drop))?;

@@ -1,5 +1,6 @@
-//! What a program learns from: ids in memory, or a text that is too long to be held.
+//! What a program learns from: ids in memory, a text that is too long to be held, ids of a file, or many documents.
 
+use super::documents::Documents;
 use crate::id_file::IdFile;
 use crate::reading::{self, BYTES_A_TOKEN, IdSource, ids_from};
 use crate::texts::SampleText;
@@ -7,12 +8,60 @@ use crate::tokens::Tokens;
 use crate::tokens::passages;
 use snnc_ir::{Diagnostic, ErrorCode};
 use std::borrow::Cow;
+use std::path::Path;
 
 /// Bytes of a long text that are validated on, at most.
 const VALIDATED: usize = 1 << 22;
 
 /// Ids of a file that are validated on, at most: about as many as a text has.
 const VALIDATED_IDS: usize = VALIDATED / 4;
+
+/// What a user names to learn from.
+#[derive(Debug)]
+pub enum TrainingSource<'a> {
+    /// One text, or a file of ids.
+    One(IdSource<'a>),
+    /// The documents of a folder or of a `.jsonl` file.
+    Documents {
+        /// They.
+        documents: Documents,
+        /// Their tokenizer.
+        tokens: &'a Tokens,
+    },
+}
+
+impl<'a> TrainingSource<'a> {
+    /// A folder, a `.jsonl` file, a `.npy` file of ids, or a text. `rows`: those of the network's embedding.
+    ///
+    /// # Errors
+    /// What cannot be read; a text where `tokens` says that there is no tokenizer; ids that the network has no row for.
+    pub fn read(path: &Path, tokens: Result<&'a Tokens, Diagnostic>, rows: usize) -> Result<Self, Diagnostic> {
+        match Documents::are_at(path) {
+            true => Ok(Self::Documents { tokens: tokens?, documents: Documents::read(path)? }),
+            false => IdSource::read(path, tokens, rows).map(Self::One),
+        }
+    }
+
+    /// XXH3-64 of its bytes.
+    pub fn hash(&self) -> u64 {
+        match self {
+            Self::One(source) => source.hash(),
+            Self::Documents { documents, .. } => documents.hash(),
+        }
+    }
+
+    /// The ids to validate on; of what is long, those of its beginning.
+    ///
+    /// # Errors
+    /// It cannot be read or tokenised.
+    pub fn validation_ids(&self) -> Result<Vec<u32>, Diagnostic> {
+        match self {
+            Self::One(IdSource::Text { text, tokens }) => text_ids(text, tokens),
+            Self::One(IdSource::File(file)) => Ok(file.ids(0..file.len().min(VALIDATED_IDS))),
+            Self::Documents { documents, tokens } => documents.packed(tokens, 0..documents.len(), VALIDATED_IDS),
+        }
+    }
+}
 
 /// Where windows are drawn from.
 pub trait TrainingIds {
@@ -69,17 +118,32 @@ pub enum TrainingText<'a> {
         /// Of each text the first ids, which are trained on.
         length: usize,
     },
+    /// Windows are tokenised as they are drawn, at places by byte.
+    Documents {
+        /// All of them.
+        documents: Documents,
+        /// The first ones, which are trained on.
+        count: usize,
+        /// Their tokenizer.
+        tokens: &'a Tokens,
+    },
 }
 
 impl<'a> TrainingText<'a> {
-    /// The text to train on, and the ids of its last twentieth unless another text is to validate on.
+    /// The text to train on, and the ids of its last twentieth where that is to be validated on.
     ///
     /// # Errors
-    /// The text cannot be read or tokenised.
-    pub fn of(source: IdSource<'a>, validated: bool) -> Result<(Self, Vec<u32>), Diagnostic> {
+    /// The text cannot be read or tokenised; nothing of it is left to validate on.
+    pub fn of(source: TrainingSource<'a>, validated: bool) -> Result<(Self, Vec<u32>), Diagnostic> {
         let (text, tokens) = match source {
-            IdSource::Text { text, tokens } => (text, tokens),
-            IdSource::File(ids) => return Ok(Self::of_file(ids, validated)),
+            TrainingSource::One(IdSource::Text { text, tokens }) => (text, tokens),
+            TrainingSource::One(IdSource::File(ids)) => return Ok(Self::of_file(ids, validated)),
+            TrainingSource::Documents { documents, tokens } => {
+                let all = documents.len();
+                let count = if validated { documents.last_twentieth()? } else { all };
+                let last = documents.packed(tokens, count..all, VALIDATED_IDS)?;
+                return Ok((Self::Documents { documents, count, tokens }, last));
+            }
         };
         if text.whole().is_some() {
             let mut ids = text_ids(&text, tokens)?;
@@ -115,23 +179,13 @@ impl<'a> TrainingText<'a> {
             Self::Ids(ids) => ids.len(),
             Self::Long { bytes, .. } => bytes / BYTES_A_TOKEN,
             Self::File { texts, length, .. } => texts * length,
+            Self::Documents { documents, count, .. } => documents.bytes_of(*count) as usize / BYTES_A_TOKEN,
         }
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-}
-
-/// The ids to validate on; of what is long, those of its beginning.
-///
-/// # Errors
-/// The text cannot be read or tokenised.
-pub fn validation_ids(source: &IdSource<'_>) -> Result<Vec<u32>, Diagnostic> {
-    match source {
-        IdSource::Text { text, tokens } => text_ids(text, tokens),
-        IdSource::File(file) => Ok(file.ids(0..file.len().min(VALIDATED_IDS))),
     }
 }
 
@@ -148,6 +202,7 @@ impl TrainingIds for TrainingText<'_> {
             Self::Ids(ids) => ids.places(window),
             Self::Long { bytes, .. } => bytes.saturating_sub((window + 1) * BYTES_A_TOKEN),
             Self::File { texts, length, .. } => texts * length.saturating_sub(window),
+            Self::Documents { documents, count, .. } => documents.bytes_of(*count) as usize,
         }
     }
 
@@ -160,6 +215,9 @@ impl TrainingIds for TrainingText<'_> {
                 let places = length.saturating_sub(window).max(1);
                 let from = at / places * ids.length() + at % places;
                 return Ok(Cow::Owned(ids.ids(from..from + window + 1)));
+            }
+            Self::Documents { documents, count, tokens } => {
+                return documents.ids_from(tokens, *count, at as u64, window + 1).map(Cow::Owned);
             }
         };
         let at = if at == 0 { 0 } else { text.word_from(at)? };

@@ -7,6 +7,7 @@
 use super::adamw::{Moments, Schedule};
 use super::checkpoint::TrainState;
 use super::reduce::{OrderedSum, WindowGradients};
+use super::stall::Stall;
 use super::text::TrainingIds;
 use crate::parallel::pool;
 use crate::ranks::{self, Ranks};
@@ -21,7 +22,6 @@ use snnc_passes::relax::{Recipe, TrainGraph, relax};
 use snnc_runtime::{PlanOptions, TrainingEngine};
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 
 /// What a trainer is told.
 #[derive(Clone, Copy, Debug)]
@@ -52,10 +52,12 @@ pub struct Trainer {
     /// What the program's constants become.
     constants: Graph,
     /// One for each thread.
-    engines: Mutex<Vec<TrainingEngine>>,
+    engines: Vec<TrainingEngine>,
     pool: rayon::ThreadPool,
     /// Windows that every rank runs at once: engines of the rank that has the fewest.
     at_once: usize,
+    /// Memory of the sum of gradients, from one step to the next.
+    summed: Vec<f32>,
     /// How tokens are drawn.
     pub options: TrainerOptions,
     /// Parameters and the optimiser's state.
@@ -66,6 +68,8 @@ pub struct Trainer {
     pub best_step: u64,
     /// Validation losses by step.
     pub losses: Vec<(u64, f64)>,
+    /// Whether they still improve.
+    pub stall: Stall,
 }
 
 /// What a step did.
@@ -90,7 +94,7 @@ impl Trainer {
         let threads = options.threads.clamp(1, options.batch.div_ceil(options.ranks.count()));
         let first = TrainingEngine::new(&back, options.window, &relaxed.parameters, options.plan)?;
         let more = (1..threads).map(|_| first.another()).collect::<Result<Vec<_>, Diagnostic>>()?;
-        let engines = Mutex::new(std::iter::once(first).chain(more).collect());
+        let engines = std::iter::once(first).chain(more).collect();
         let start = |name: &String| {
             let weight = relaxed.graph.weights.iter().find(|weight| weight.name == *name);
             weight.and_then(|weight| weight.tensor.as_f32()).unwrap_or(&[]).to_vec()
@@ -99,10 +103,11 @@ impl Trainer {
         let numbers = TrainState { moments: Moments::new(&parameters), best: parameters.clone(), parameters };
         let pool = pool(threads)?;
         let at_once = ranks::gathered(options.ranks, &threads)?.into_iter().min().unwrap_or(1).clamp(1, threads);
-        let (step, best_step, losses) = (0, 0, Vec::new());
+        let (step, best_step, losses, stall) = (0, 0, Vec::new(), Stall::default());
         // Weights that engines hold as bytes are needed no more as reals.
         let TrainGraph { parameters: names, constants, .. } = relaxed;
-        Ok(Self { names, constants, engines, pool, at_once, options, numbers, step, best_step, losses })
+        let summed = Vec::new();
+        Ok(Self { names, constants, engines, pool, at_once, summed, options, numbers, step, best_step, losses, stall })
     }
 
     /// Names and lengths of the parameters.
@@ -112,7 +117,7 @@ impl Trainer {
 
     /// Bytes that engines work in.
     pub fn bytes(&self) -> usize {
-        self.engines.lock().unwrap_or_else(PoisonError::into_inner).iter().map(TrainingEngine::bytes).sum()
+        self.engines.iter().map(TrainingEngine::bytes).sum()
     }
 
     /// Where the windows of a step begin. Drawn anew for every step, so that nothing of chance is kept.
@@ -136,12 +141,12 @@ impl Trainer {
     /// # Errors
     /// A number that is not finite.
     pub fn advance(&mut self, text: &(impl TrainingIds + ?Sized)) -> Result<Stepped, Diagnostic> {
-        let (loss, mut gradients) = self.gradients(text, self.step)?;
+        let (loss, gradients) = self.gradients(text, self.step)?;
         let share = 1.0 / self.options.batch as f32;
-        gradients.iter_mut().flatten().for_each(|g| *g *= share);
         let rates = &self.options.rates;
         let TrainState { parameters, moments, .. } = &mut self.numbers;
-        let norm = moments.step(parameters, &gradients, rates, self.step);
+        let norm = self.pool.install(|| moments.step(parameters, (&gradients, share), rates, self.step));
+        self.summed = gradients;
         if !norm.is_finite() {
             let message = format!("the gradients of step {} are not finite", self.step);
             return Err(Diagnostic::new("", message).code(ErrorCode::TRAINING).note("a smaller --rate may help"));
@@ -151,15 +156,16 @@ impl Trainer {
         Ok(Stepped { loss: loss * f64::from(share), norm, rate })
     }
 
-    /// The loss and the gradients of a step, summed over its windows in their order.
+    /// The loss and the gradients of a step, of all parameters one after the other, summed over its windows in their order.
     ///
     /// # Errors
     /// A number that is not finite; a rank that cannot be reached.
-    pub fn gradients(&self, text: &(impl TrainingIds + ?Sized), step: u64) -> Result<(f64, Vec<Vec<f32>>), Diagnostic> {
+    pub fn gradients(&mut self, text: &(impl TrainingIds + ?Sized), step: u64) -> Result<(f64, Vec<f32>), Diagnostic> {
         let windows = self.windows(text, step)?;
         let windows: Vec<&[u32]> = windows.iter().map(AsRef::as_ref).collect();
         let lengths = self.numbers.parameters.iter().map(Vec::len).collect();
-        self.in_order(&windows, lengths)
+        let (losses, gradients) = self.in_order(&windows, lengths)?;
+        Ok((total(&losses), gradients))
     }
 
     /// The mean loss over windows, each a window's tokens and one more; the best parameters so far are kept.
@@ -167,23 +173,32 @@ impl Trainer {
     /// # Errors
     /// A loss that is not finite; a rank that cannot be reached.
     pub fn validate(&mut self, windows: &[&[u32]]) -> Result<f64, Diagnostic> {
-        let (sum, _) = self.in_order(windows, Vec::new())?;
-        let loss = sum / windows.len() as f64;
+        let (by_window, _) = self.in_order(windows, Vec::new())?;
+        let loss = total(&by_window) / windows.len() as f64;
         if self.losses.iter().all(|&(_, other)| loss < other) {
             self.numbers.best.clone_from(&self.numbers.parameters);
             self.best_step = self.step;
         }
         self.losses.push((self.step, loss));
+        self.stall.note(&by_window);
         Ok(loss)
     }
 
-    /// Runs windows on the engines of all ranks, and sums losses and gradients in the order of the windows. `lengths`: numbers of the
+    /// The mean loss over windows, of which nothing is kept.
+    ///
+    /// # Errors
+    /// As of `validate`.
+    pub fn loss(&mut self, windows: &[&[u32]]) -> Result<f64, Diagnostic> {
+        let (by_window, _) = self.in_order(windows, Vec::new())?;
+        Ok(total(&by_window) / windows.len() as f64)
+    }
+
+    /// Runs windows on the engines of all ranks, and sums gradients in the order of the windows; losses are by window. `lengths`: numbers of the
     /// gradients that are wanted; with none the backward pass is not run.
     ///
     /// As many windows as there are engines run at once, then their outputs are added one after the other.
-    fn in_order(&self, windows: &[&[u32]], lengths: Vec<usize>) -> Result<(f64, Vec<Vec<f32>>), Diagnostic> {
-        let mut engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
-        let engines: &mut [TrainingEngine] = &mut engines;
+    fn in_order(&mut self, windows: &[&[u32]], lengths: Vec<usize>) -> Result<(Vec<f32>, Vec<f32>), Diagnostic> {
+        let engines = &mut self.engines;
         engines.iter_mut().for_each(TrainingEngine::renew);
         let (ranks, parameters) = (self.options.ranks, &self.numbers.parameters);
         let outputs = 1..=lengths.len();
@@ -192,7 +207,8 @@ impl Trainer {
             true => engine.run_loss(window, parameters).map(drop),
             false => engine.run(window, parameters),
         };
-        let mut sum = OrderedSum::new(ranks, lengths);
+        let memory = if loss_alone { Vec::new() } else { std::mem::take(&mut self.summed) };
+        let mut sum = OrderedSum::new(ranks, lengths, memory);
         for round in windows.chunks(self.at_once * ranks.count()) {
             let some = &round[evenly(round.len(), ranks.rank(), ranks.count())];
             self.pool.install(|| {
@@ -222,6 +238,11 @@ impl Trainer {
             graph.outputs.iter().enumerate().map(|(i, (name, _))| (name.clone(), whole.output(i, best).to_vec()));
         Ok(named.collect())
     }
+}
+
+/// In their order.
+fn total(losses: &[f32]) -> f64 {
+    losses.iter().copied().map(f64::from).sum()
 }
 
 /// The items of a rank, of so many that follow each other.
