@@ -10,7 +10,8 @@ use snnc::file_use::FileUse;
 use snnc::front::OnnxOptions;
 use snnc::model::threads_or_all;
 use snnc::option_values::{
-    STEPS_MAX, TRAIN_BATCH_MAX, decay, hybrid_budget, minutes, norm, parameters, rate, surrogate, text_or_ids, threads,
+    STEPS_MAX, TRAIN_BATCH_MAX, decay, gradients, hybrid_budget, minutes, norm, parameters, rate, recompute, surrogate,
+    text_or_ids, threads,
 };
 use snnc::train::events::TrainEvent;
 use snnc::train::run::{GradientFormat, MINUTES, Recompute};
@@ -79,13 +80,13 @@ pub struct TrainCommand {
     ///
     /// bf16 is faster and needs a processor with AMX-BF16 or AVX512-BF16. Gradients then differ by less than 1 %. The
     /// forward pass stays exact.
-    #[arg(long, value_enum, value_name = "FORMAT", default_value = "f32", help_heading = "Optimiser")]
-    gradients: GradientName,
+    #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = gradients, help_heading = "Optimiser")]
+    gradients: GradientFormat,
     /// Compute values of the forward pass again in the backward pass: slower, with less memory, and the same result.
     ///
     /// `auto` does so where values would take more than an eighth of the memory that there is.
-    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", help_heading = "Engine")]
-    recompute: RecomputeName,
+    #[arg(long, value_name = "auto|always|never", default_value = "auto", value_parser = recompute, help_heading = "Engine")]
+    recompute: Recompute,
     /// Minutes to train. They are converted to a number of steps at the start
     #[arg(long, value_name = "N", conflicts_with = "steps", value_parser = minutes, help_heading = "Optimiser")]
     minutes: Option<f64>,
@@ -140,19 +141,6 @@ pub struct TrainCommand {
     start: StartArgs,
     #[command(flatten)]
     onnx: OnnxArgs,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum GradientName {
-    F32,
-    Bf16,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum RecomputeName {
-    Auto,
-    Always,
-    Never,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,15 +201,8 @@ impl TrainCommand {
                 LossName::Transfer => Loss::Transfer,
             },
             surrogate: self.surrogate,
-            gradients: match self.gradients {
-                GradientName::F32 => GradientFormat::F32,
-                GradientName::Bf16 => GradientFormat::Bf16,
-            },
-            recompute: match self.recompute {
-                RecomputeName::Auto => Recompute::Auto,
-                RecomputeName::Always => Recompute::Always,
-                RecomputeName::Never => Recompute::Never,
-            },
+            gradients: self.gradients,
+            recompute: self.recompute,
             length: match (self.steps, self.minutes) {
                 (Some(steps), _) => TrainLength::Steps(steps),
                 (None, minutes) => TrainLength::Minutes(minutes.unwrap_or(MINUTES)),

@@ -6,7 +6,7 @@ use crate::id_file::{IdFile, is_npy};
 use crate::parallel::THREADS_MAX;
 use crate::proof;
 use crate::report::TraceChoice;
-use crate::train::run::loss_name;
+use crate::train::run::{GradientFormat, Recompute, loss_name};
 use crate::tune::{Budget, Goal};
 use snnc_ir::Code;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
@@ -259,6 +259,31 @@ pub fn loss(text: &str) -> Result<Loss, String> {
     let all = [Loss::Divergence, Loss::CrossEntropy, Loss::Transfer];
     let found = all.into_iter().find(|loss| loss_name(*loss) == text);
     found.ok_or_else(|| format!("there is no loss `{text}`; there are {}", all.map(loss_name).join(", ")))
+}
+
+/// The numbers that products of the backward pass multiply.
+///
+/// # Errors
+/// There is no such format.
+pub fn gradients(text: &str) -> Result<GradientFormat, String> {
+    match text {
+        "f32" => Ok(GradientFormat::F32),
+        "bf16" => Ok(GradientFormat::Bf16),
+        _ => Err(format!("there is no format `{text}`; there are f32, bf16")),
+    }
+}
+
+/// When values of the forward pass are computed again.
+///
+/// # Errors
+/// It is none of the three.
+pub fn recompute(text: &str) -> Result<Recompute, String> {
+    match text {
+        "auto" => Ok(Recompute::Auto),
+        "always" => Ok(Recompute::Always),
+        "never" => Ok(Recompute::Never),
+        _ => Err(format!("`{text}` is none of auto, always, never")),
+    }
 }
 
 /// What stands in for the derivative of a spike.

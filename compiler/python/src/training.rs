@@ -7,7 +7,8 @@ use pyo3::prelude::*;
 use serde_json::json;
 use snnc::file_use::FileUse;
 use snnc::option_values::{
-    STEPS_MAX, TRAIN_BATCH_MAX, decay, hybrid_budget, loss, minutes, norm, parameters, rate, surrogate, whole,
+    STEPS_MAX, TRAIN_BATCH_MAX, decay, gradients, hybrid_budget, loss, minutes, norm, parameters, rate, recompute,
+    surrogate, whole,
 };
 use snnc::run_record::RunRecord;
 use snnc::schema::document;
@@ -39,7 +40,10 @@ fn options(asked: &AskedOptions, program: &Path) -> Result<(TrainOptions, FileUs
     asked.excludes("resume", "restart")?;
     let options = TrainOptions {
         onnx,
-        validate: asked.file("validate")?,
+        validate: asked.all("validate")?.into_iter().map(PathBuf::from).collect(),
+        patience: asked.read("patience", |text| whole(text, 1..=u32::MAX.into()))?.map(|number| number as u32),
+        gradients: asked.read("gradients", gradients)?.unwrap_or(plain.gradients),
+        recompute: asked.read("recompute", recompute)?.unwrap_or(plain.recompute),
         start: asked.start()?,
         parameters: asked.read("parameters", parameters)?.unwrap_or(plain.parameters),
         loss: asked.read("loss", loss)?.unwrap_or(plain.loss),

@@ -3,7 +3,7 @@
 //! Law: every number passes the same functions in the same order as if each function passed over all numbers on its own, so the bits
 //! are the same.
 
-use super::training::{Map, Zip, map, zip};
+use super::training::{Map, OperandTile, Zip, map, zip};
 
 /// Numbers that pass all functions before the next ones do.
 const TILE: usize = 256;
@@ -178,14 +178,6 @@ fn split_steps(sizes: &[usize], steps: &[usize], finer: &[usize]) -> Vec<usize> 
     split
 }
 
-/// A tile of an operand.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Tile<'a> {
-    Numbers(&'a [f32]),
-    /// The same number everywhere.
-    One(f32),
-}
-
 /// `y` in its usual order.
 #[inline(always)]
 pub(super) fn evaluate(formula: &Formula, inputs: &[&[f32]], y: &mut [f32]) {
@@ -217,11 +209,11 @@ pub(super) fn evaluate(formula: &Formula, inputs: &[&[f32]], y: &mut [f32]) {
                 let (before, rest) = results.split_at_mut(at.min(last) * TILE);
                 let to: &mut [f32] = if at == last { out } else { &mut rest[..count] };
                 let operand = |operand| match operand {
-                    FormulaOperand::Step(step) => Tile::Numbers(&before[step * TILE..][..count]),
+                    FormulaOperand::Step(step) => OperandTile::Numbers(&before[step * TILE..][..count]),
                     FormulaOperand::Input(input) => match along[input] {
-                        0 => Tile::One(inputs[input][from[input]]),
-                        1 => Tile::Numbers(&inputs[input][from[input] + first..][..count]),
-                        _ => Tile::Numbers(&gathered[input * TILE..][..count]),
+                        0 => OperandTile::One(inputs[input][from[input]]),
+                        1 => OperandTile::Numbers(&inputs[input][from[input] + first..][..count]),
+                        _ => OperandTile::Numbers(&gathered[input * TILE..][..count]),
                     },
                 };
                 match *step {

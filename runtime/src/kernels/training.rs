@@ -4,7 +4,6 @@
 //! the last place, so results are the same on one instruction set only. They never depend on threads.
 
 use super::exponential::exponential;
-use super::formula::Tile;
 use super::norm::row_sum;
 use super::topk::outside_topk;
 use snnc_ir::Curve;
@@ -44,14 +43,22 @@ pub enum Zip {
     ClampGrad(f32, f32),
 }
 
+/// What a function of single numbers reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum OperandTile<'a> {
+    Numbers(&'a [f32]),
+    /// The same number everywhere.
+    One(f32),
+}
+
 /// A size, and how far apart its elements are in two operands: 0 where an operand is spread.
 pub type Axis = (usize, [usize; 2]);
 
 #[inline(always)]
-pub(super) fn map(map: Map, x: Tile<'_>, y: &mut [f32]) {
+pub(super) fn map(map: Map, x: OperandTile<'_>, y: &mut [f32]) {
     match x {
-        Tile::Numbers(x) => map_each(map, x, y),
-        Tile::One(x) => {
+        OperandTile::Numbers(x) => map_each(map, x, y),
+        OperandTile::One(x) => {
             let mut one = [0.0];
             map_each(map, &[x], &mut one);
             y.fill(one[0]);
@@ -147,7 +154,7 @@ fn swish_slope(a: f32, x: f32) -> f32 {
 }
 
 #[inline(always)]
-pub(super) fn zip(kind: Zip, both: [Tile<'_>; 2], y: &mut [f32]) {
+pub(super) fn zip(kind: Zip, both: [OperandTile<'_>; 2], y: &mut [f32]) {
     match kind {
         Zip::Add => zip_each(both, y, |a, b| a + b),
         Zip::Sub => zip_each(both, y, |a, b| a - b),
@@ -161,12 +168,14 @@ pub(super) fn zip(kind: Zip, both: [Tile<'_>; 2], y: &mut [f32]) {
 }
 
 #[inline(always)]
-fn zip_each(both: [Tile<'_>; 2], y: &mut [f32], f: impl Fn(f32, f32) -> f32) {
+fn zip_each(both: [OperandTile<'_>; 2], y: &mut [f32], f: impl Fn(f32, f32) -> f32) {
     match both {
-        [Tile::Numbers(a), Tile::Numbers(b)] => y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = f(a, b)),
-        [Tile::Numbers(a), Tile::One(b)] => y.iter_mut().zip(a).for_each(|(y, &a)| *y = f(a, b)),
-        [Tile::One(a), Tile::Numbers(b)] => y.iter_mut().zip(b).for_each(|(y, &b)| *y = f(a, b)),
-        [Tile::One(a), Tile::One(b)] => y.fill(f(a, b)),
+        [OperandTile::Numbers(a), OperandTile::Numbers(b)] => {
+            y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = f(a, b))
+        }
+        [OperandTile::Numbers(a), OperandTile::One(b)] => y.iter_mut().zip(a).for_each(|(y, &a)| *y = f(a, b)),
+        [OperandTile::One(a), OperandTile::Numbers(b)] => y.iter_mut().zip(b).for_each(|(y, &b)| *y = f(a, b)),
+        [OperandTile::One(a), OperandTile::One(b)] => y.fill(f(a, b)),
     }
 }
 

@@ -3,7 +3,7 @@
 //! A step is joined to the only one that reads it, where that takes no more memory: what it alone still read lives on instead of its
 //! result.
 
-use super::plan::{ChangesWith, PlannedStep, StridedView, TrainingStepKind};
+use super::steps::{ChangesWith, PlannedStep, StridedView, TrainingStepKind};
 
 /// The steps, but `None` for those that became part of another. Numbers of values stay.
 pub fn joined(steps: Vec<PlannedStep>, outputs: &[StridedView]) -> Vec<Option<PlannedStep>> {

@@ -8,11 +8,11 @@ mod joining;
 mod plan;
 mod products;
 mod recompute;
+mod steps;
 
 use crate::kernels::{Isa, Kernels, StridedMatrix, multiply};
 use crate::memory_limit::MemoryReservation;
 pub use plan::{PlanOptions, TrainingPlan};
-use plan::{StridedView, TrainingStep, TrainingStepKind, ValueSource};
 pub use products::GradientProducts;
 use products::{ProductScratch, in_bf16};
 use snnc_ir::ErrorCode;
@@ -20,6 +20,7 @@ use snnc_ir::eval::{decay_row, decay_slope, period};
 use snnc_ir::op::opening;
 use snnc_ir::{Data, Diagnostic, Graph, Stage};
 use std::sync::Arc;
+use steps::{StridedView, TrainingStep, TrainingStepKind, ValueSource};
 
 /// A graph of stage `training`, ready for windows of one length.
 #[derive(Debug)]
