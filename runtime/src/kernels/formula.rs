@@ -3,10 +3,10 @@
 //! Law: every number passes the same functions in the same order as if each function passed over all numbers on its own, so the bits
 //! are the same.
 
-use super::training::{Map, OperandTile, Zip, map, zip};
+use super::training::{Map, Zip, map, zip};
 
 /// Numbers that pass all functions before the next ones do.
-const TILE: usize = 256;
+const TILE: usize = 512;
 
 /// Functions of a formula, at most: with its inputs their tiles stay in the first-level cache.
 const STEPS_MAX: usize = 16;
@@ -208,17 +208,18 @@ pub(super) fn evaluate(formula: &Formula, inputs: &[&[f32]], y: &mut [f32]) {
             for (at, step) in formula.steps.iter().enumerate() {
                 let (before, rest) = results.split_at_mut(at.min(last) * TILE);
                 let to: &mut [f32] = if at == last { out } else { &mut rest[..count] };
+                // One number where an input is spread along the row.
                 let operand = |operand| match operand {
-                    FormulaOperand::Step(step) => OperandTile::Numbers(&before[step * TILE..][..count]),
+                    FormulaOperand::Step(step) => &before[step * TILE..][..count],
                     FormulaOperand::Input(input) => match along[input] {
-                        0 => OperandTile::One(inputs[input][from[input]]),
-                        1 => OperandTile::Numbers(&inputs[input][from[input] + first..][..count]),
-                        _ => OperandTile::Numbers(&gathered[input * TILE..][..count]),
+                        0 => &inputs[input][from[input]..][..1],
+                        1 => &inputs[input][from[input] + first..][..count],
+                        _ => &gathered[input * TILE..][..count],
                     },
                 };
                 match *step {
                     FormulaStep::Map(kind, x) => map(kind, operand(x), to),
-                    FormulaStep::Zip(kind, both) => zip(kind, both.map(operand), to),
+                    FormulaStep::Zip(kind, [a, b]) => zip(kind, operand(a), operand(b), to),
                 }
             }
         }
@@ -256,14 +257,14 @@ mod tests {
     fn inputs_are_spread_and_turned() {
         // A row per head, a number per row, a matrix that lies by columns.
         let (x, by, turned): (Vec<f32>, Vec<f32>, Vec<f32>) =
-            ((0..600).map(|i| i as f32).collect(), vec![2.0, -1.0], (0..600).map(|i| 1000.0 * i as f32).collect());
+            ((0..1200).map(|i| i as f32).collect(), vec![2.0, -1.0], (0..1200).map(|i| 1000.0 * i as f32).collect());
         let steps = vec![
             FormulaStep::Zip(Zip::Mul, [input(0), input(1)]),
             FormulaStep::Map(Map::Neg, FormulaOperand::Step(0)),
             FormulaStep::Zip(Zip::Add, [FormulaOperand::Step(1), input(2)]),
         ];
-        let formula = Formula::new(&[2, 300], vec![vec![300, 1], vec![1, 0], vec![1, 2]], steps);
-        let want: Vec<f32> = (0..600).map(|i| -(x[i] * by[i / 300]) + turned[i / 300 + 2 * (i % 300)]).collect();
+        let formula = Formula::new(&[2, 600], vec![vec![600, 1], vec![1, 0], vec![1, 2]], steps);
+        let want: Vec<f32> = (0..1200).map(|i| -(x[i] * by[i / 600]) + turned[i / 600 + 2 * (i % 600)]).collect();
         assert_eq!(run(&formula, &[&x, &by, &turned]), want);
         assert!(formula.is_in_order(0) && !formula.is_in_order(1) && !formula.is_in_order(2));
         let number = Formula::new(&[], vec![vec![]], vec![FormulaStep::Map(Map::Neg, input(0))]);

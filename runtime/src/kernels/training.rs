@@ -43,26 +43,18 @@ pub enum Zip {
     ClampGrad(f32, f32),
 }
 
-/// What a function of single numbers reads.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum OperandTile<'a> {
-    Numbers(&'a [f32]),
-    /// The same number everywhere.
-    One(f32),
-}
-
 /// A size, and how far apart its elements are in two operands: 0 where an operand is spread.
 pub type Axis = (usize, [usize; 2]);
 
+/// Of as many numbers as it gives, or of one for all.
 #[inline(always)]
-pub(super) fn map(map: Map, x: OperandTile<'_>, y: &mut [f32]) {
-    match x {
-        OperandTile::Numbers(x) => map_each(map, x, y),
-        OperandTile::One(x) => {
-            let mut one = [0.0];
-            map_each(map, &[x], &mut one);
-            y.fill(one[0]);
-        }
+pub(super) fn map(map: Map, x: &[f32], y: &mut [f32]) {
+    if x.len() == 1 {
+        let mut one = [0.0];
+        map_each(map, x, &mut one);
+        y.fill(one[0]);
+    } else {
+        map_each(map, x, y);
     }
 }
 
@@ -153,29 +145,28 @@ fn swish_slope(a: f32, x: f32) -> f32 {
     s + a * x * s * (1.0 - s)
 }
 
+/// Of as many numbers as it gives each, or of one for all.
 #[inline(always)]
-pub(super) fn zip(kind: Zip, both: [OperandTile<'_>; 2], y: &mut [f32]) {
+pub(super) fn zip(kind: Zip, a: &[f32], b: &[f32], y: &mut [f32]) {
     match kind {
-        Zip::Add => zip_each(both, y, |a, b| a + b),
-        Zip::Sub => zip_each(both, y, |a, b| a - b),
-        Zip::Mul => zip_each(both, y, |a, b| a * b),
-        Zip::Div => zip_each(both, y, |a, b| a / b),
+        Zip::Add => zip_each(a, b, y, |a, b| a + b),
+        Zip::Sub => zip_each(a, b, y, |a, b| a - b),
+        Zip::Mul => zip_each(a, b, y, |a, b| a * b),
+        Zip::Div => zip_each(a, b, y, |a, b| a / b),
         Zip::ClampGrad(least, most) => {
-            zip_each(both, y, |x, c| if (x <= least && c > 0.0) || (most <= x && c < 0.0) { 0.0 } else { c })
+            zip_each(a, b, y, |x, c| if (x <= least && c > 0.0) || (most <= x && c < 0.0) { 0.0 } else { c })
         }
-        Zip::FakeQuantGrad(end) => zip_each(both, y, |x, c| if x.abs() < end { c } else { 0.0 }),
+        Zip::FakeQuantGrad(end) => zip_each(a, b, y, |x, c| if x.abs() < end { c } else { 0.0 }),
     }
 }
 
 #[inline(always)]
-fn zip_each(both: [OperandTile<'_>; 2], y: &mut [f32], f: impl Fn(f32, f32) -> f32) {
-    match both {
-        [OperandTile::Numbers(a), OperandTile::Numbers(b)] => {
-            y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = f(a, b))
-        }
-        [OperandTile::Numbers(a), OperandTile::One(b)] => y.iter_mut().zip(a).for_each(|(y, &a)| *y = f(a, b)),
-        [OperandTile::One(a), OperandTile::Numbers(b)] => y.iter_mut().zip(b).for_each(|(y, &b)| *y = f(a, b)),
-        [OperandTile::One(a), OperandTile::One(b)] => y.fill(f(a, b)),
+fn zip_each(a: &[f32], b: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32) {
+    match (a, b) {
+        (&[a], &[b]) => y.fill(f(a, b)),
+        (a, &[b]) => y.iter_mut().zip(a).for_each(|(y, &a)| *y = f(a, b)),
+        (&[a], b) => y.iter_mut().zip(b).for_each(|(y, &b)| *y = f(a, b)),
+        (a, b) => y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = f(a, b)),
     }
 }
 
