@@ -57,7 +57,7 @@ pub struct TrainCommand {
     ///
     /// Documents of a .jsonl file or a folder stand one after the other, with the tokens that end and begin a text between them.
     /// Windows are tokenised as they are drawn, so that texts may be larger than memory.
-    #[arg(long, value_name = "PATH", required_unless_present = "tokens", help_heading = "Text")]
+    #[arg(long, value_name = "FILE|DIR", required_unless_present = "tokens", help_heading = "Text")]
     text: Option<PathBuf>,
     /// Token ids instead of a text: a .npy file of integers, [n] or [texts, n]. They are run as they are
     #[arg(long, value_name = "FILE.npy", conflicts_with = "text", help_heading = "Text")]
@@ -65,7 +65,7 @@ pub struct TrainCommand {
     /// Text, documents or .npy file of token ids to validate on [default: the last twentieth of --text, which is then not trained on].
     ///
     /// It may be given several times. The first text decides which step is the best, and the losses of the others are printed.
-    #[arg(long, value_name = "PATH", help_heading = "Text")]
+    #[arg(long, value_name = "FILE|DIR", help_heading = "Text")]
     validate: Vec<PathBuf>,
     /// Loss: `kl`, `ce` or `transfer`.
     ///
