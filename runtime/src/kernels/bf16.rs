@@ -125,8 +125,8 @@ pub fn multiply_bf16(
                     lines: (lines - from).min(CHUNK),
                     goes_on: from > 0,
                 };
-                // SAFETY: 32 rows of so many lines, or as many lines of a panel, begin at `x`, as many lines of a panel at `w`, and 32 rows of 32 sums at `y`, by the
-                // assertions; the unit is there, and its tiles are configured. Test: `products_of_bf16`.
+                // SAFETY: 32 rows of so many lines, or as many lines of a panel, begin at `x`, as many lines of a panel at `w`, and 32
+                // rows of 32 sums at `y`, by the assertions; the unit is there, and its tiles are configured. Test: `products_of_bf16`.
                 unsafe {
                     match (by_tiles, row_lines) {
                         (true, _) => block.by_tiles(),
