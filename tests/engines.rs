@@ -837,7 +837,7 @@ fn a_sequence_that_fails_leaves_the_others_alone() {
 }
 
 /// Programs of which some values are not finite, and what is said of them; `None` where no value would vanish unseen.
-const NOT_FINITE: [(&str, Option<&str>); 6] = [
+const NOT_FINITE: [(&str, Option<&str>); 7] = [
     // A neuron would clip the infinity to its largest level.
     (
         "%2 = scale_shift(%1, @huge, @zero) : f32[tokens,4]
@@ -862,6 +862,14 @@ const NOT_FINITE: [(&str, Option<&str>); 6] = [
 %5 = gated[silu](%4, %1) : f32[tokens,4]
 %6 = centre(%3) : f32[tokens,4]
 %7 = add(%6, %5) : f32[tokens,4]",
+        Some("`rms_norm[eps=1e-5]` met a value that is not finite"),
+    ),
+    // So it is where the other one is read by what would run with the norm.
+    (
+        "%2 = scale_shift(%1, @large, @zero) : f32[tokens,4]
+%3 = rms_norm[eps=1e-5](%2) : f32[tokens,4]
+%4 = scale_shift(%1, @huge, @zero) : f32[tokens,4]
+%5 = gated[silu](%3, %4) : f32[tokens,4]",
         Some("`rms_norm[eps=1e-5]` met a value that is not finite"),
     ),
     // A quotient would be 0.

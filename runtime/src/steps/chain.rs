@@ -164,8 +164,8 @@ fn is_scaled_factor(p: &Planner<'_>, node: Value) -> bool {
         && (in_chain(user) || p.chained[gate.args[0].index()] == Some(user))
 }
 
-/// Norms whose chain would end behind a check that comes after theirs: of several values that are not finite, all engines report
-/// the same one. In ascending order.
+/// Norms whose chain would run behind a check that comes after theirs, that of the chain's last operation among them: of several
+/// values that are not finite, all engines report the same one. In ascending order.
 pub fn norms_alone(p: &Planner<'_>) -> Vec<Value> {
     let mut alone = Vec::new();
     // Operations with a check, the last first, and the node at which each is checked.
@@ -174,7 +174,7 @@ pub fn norms_alone(p: &Planner<'_>) -> Vec<Value> {
         if let Op::Dense(DenseOp::RmsNorm { .. }) = node.op {
             let end = chain_end(p, at);
             let overtakes =
-                checks.iter().rev().take_while(|(later, _)| *later < end).any(|(_, checked)| *checked < end);
+                checks.iter().rev().take_while(|(later, _)| *later <= end).any(|(_, checked)| *checked <= end);
             alone.extend(overtakes.then_some(at));
             checks.push((at, if overtakes { at } else { end }));
         } else if checked_operands(p.graph, at).any(|operand| p.unproven[operand.index()]) {
