@@ -5,22 +5,37 @@
 #![allow(clippy::unwrap_used)]
 
 use serde_json::Value as Json;
+use snnc::convert::dense;
 use snnc::eval::{EvalOptions, eval};
+use snnc::front::OnnxOptions;
+use snnc::generate::{Request, continue_sequence, generate, prompt_ids};
+use snnc::model::{EngineOptions, Loaded};
 use snnc::part::PartJson;
 use snnc::part_file;
 use snnc::progress::{Progress, Silent};
 use snnc::ranks::Ranks;
 use snnc::run_record::RunRecord;
+use snnc::sliding::OnFull;
+use snnc::split_layers::{SplitNetwork, SplitSequence};
+use snnc::tokens::start::StartChoice;
 use snnc::train::{Outcome, TrainLength, TrainOptions, train};
 use snnc::tune::{TuneOptions, tune};
-use snnc_ir::Diagnostic;
-use snnc_tests::{call, printed, snnc, write_small_model};
+use snnc_examples::gpt2::Gpt2Config;
+use snnc_examples::llama::LlamaConfig;
+use snnc_ir::ssa::Output;
+use snnc_ir::verify::verify;
+use snnc_ir::{Diagnostic, Graph, Ssa, Stage};
+use snnc_passes::collapse::collapse;
+use snnc_passes::options::QuantOptions;
+use snnc_passes::segments::{Segment, segments};
+use snnc_runtime::{Engine, Options, Program, Rows, SampleOptions, Session};
+use snnc_tests::{call, from_tensor, ids, imported, llama, options, printed, run, snnc, write_small_model};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Longer than any rank of a test works between two exchanges.
@@ -305,6 +320,157 @@ fn ranks_evaluate_as_one_process() {
         eval(&EvalOptions { ranks, text, ..plain.clone() }, &Silent).map(drop).unwrap_err()
     });
     assert!(told.iter().all(|told| told[0].message.contains("on rank 1")), "{told:?}");
+}
+
+#[test]
+fn ranks_that_share_layers_evaluate_as_one_process() {
+    for (attention, stepped) in [("ttfs", false), ("linear", true)] {
+        let folder = fixture(attention);
+        let at = |name: &str| folder.path().join(name);
+        let engine = EngineOptions { stepped, ..EngineOptions::default() };
+        // Two programs, windows that overlap, and the dense network, whose layers are shared as well.
+        let plain = EvalOptions {
+            models: vec![at("model.snn"), at("model.snn")],
+            reference: Some(at("model.onnx")),
+            windows: Some(7),
+            stride: Some(40),
+            threads: 1,
+            engine,
+            ..EvalOptions::new(&at("model.snn"), &at("text.txt"))
+        };
+        let json = |options: &EvalOptions| {
+            let found = eval(options, &Silent).unwrap_or_else(|e| panic!("{e:?}"));
+            found.iter().map(|one| serde_json::to_string(&one.json()).unwrap()).collect::<Vec<String>>()
+        };
+        let alone = json(&plain);
+        for count in [1, 2, 4] {
+            let all =
+                on_ranks(count, |ranks| json(&EvalOptions { ranks, split_layers: true, threads: 2, ..plain.clone() }));
+            assert!(all.iter().all(|found| *found == alone), "{attention} on {count} ranks");
+        }
+        let told = on_ranks(15, |ranks| {
+            eval(&EvalOptions { ranks, split_layers: true, ..plain.clone() }, &Silent).map(drop).unwrap_err()
+        });
+        assert!(told.iter().all(|told| told[0].message.contains("does not fit 15 ranks")), "{told:?}");
+    }
+}
+
+#[test]
+fn ranks_that_share_layers_write_as_one_process() {
+    let folder = fixture("ttfs");
+    let loaded = || Loaded::read(&folder.path().join("model.snn"), &OnnxOptions::default()).unwrap();
+    let engine = EngineOptions::default();
+    let prompt = "The river runs to the sea. ".repeat(2);
+    // More than the context holds, and drawn by chance.
+    let options = SampleOptions { temperature: 0.8, seed: 5, ..SampleOptions::default() };
+    let request = Request { options, on_full: OnFull::Slide, ..Request::new(&prompt, 40) };
+    let (tokens, program) = loaded().ready(&StartChoice::Auto, &engine, None);
+    let (tokens, program) = (tokens.unwrap(), program.unwrap());
+    let alone = generate(&program, &tokens, &request, &mut |_| Ok(())).unwrap();
+    assert!(alone.slides > 0);
+    for count in [1, 2, 3] {
+        let texts = on_ranks(count, |ranks| {
+            let network = SplitNetwork::new(loaded().source, &engine, None, ranks).unwrap();
+            let mut sequence = SplitSequence::new(&network, ranks).unwrap();
+            let ids = prompt_ids(&tokens, &prompt, usize::MAX, "").unwrap();
+            continue_sequence(&mut sequence, &tokens, &request, ids, &mut |_| Ok(())).unwrap().ids
+        });
+        assert!(texts.iter().all(|ids| *ids == alone.ids), "{count} ranks");
+    }
+    // All layers are somewhere, and none is in two places.
+    let nodes = on_ranks(3, |ranks| {
+        let network = SplitNetwork::new(loaded().source, &engine, None, ranks).unwrap();
+        network.own_nodes().map(|value| network.whole.node(value).op.to_string()).collect::<Vec<String>>()
+    });
+    let of = |name: &str| nodes.iter().map(|own| own.iter().filter(|op| op.starts_with(name)).count()).sum::<usize>();
+    assert_eq!([of("ssa"), of("matmul_int")], [2, 13], "{nodes:?}");
+    assert!(nodes.iter().all(|own| own.iter().any(|op| op == "matmul_int")), "{nodes:?}");
+}
+
+/// Runs segments one behind the other on pieces of a sequence, and gives the bits of the last one's logits.
+fn run_segments(graph: &Graph, count: usize, options: Options, pieces: &[&[u32]]) -> Vec<u32> {
+    let parts = segments(graph, count).unwrap_or_else(|e| panic!("{e:?}"));
+    let session = |part: &Segment| {
+        verify(&part.graph).unwrap_or_else(|e| panic!("{e:?}"));
+        assert_eq!(part.nodes.len(), part.graph.nodes.len());
+        Session::new(Arc::new(Program::new(Arc::new(part.graph.clone()), &options).unwrap())).unwrap()
+    };
+    let mut sessions: Vec<Session> = parts.iter().map(session).collect();
+    let mut bits = Vec::new();
+    for piece in pieces {
+        let mut stream: Vec<f32> = Vec::new();
+        for (part, session) in parts.iter().zip(&mut sessions) {
+            let outputs = session.forward_behind(piece, &stream, Rows::All).unwrap_or_else(|e| panic!("{e:?}"));
+            stream = outputs.f32(&part.graph.outputs[0].0).unwrap().to_vec();
+        }
+        bits.extend(stream.iter().map(|x| x.to_bits()));
+    }
+    bits
+}
+
+#[test]
+fn segments_are_the_whole_network() {
+    let small = LlamaConfig { layers: 3, ..LlamaConfig::TINY };
+    let tensor = llama(&small);
+    let mut graphs = vec![("dense", tensor.clone())];
+    for (name, kind) in [
+        ("ttfs", Ssa::Ttfs { phases: 8 }),
+        ("coincidence", Ssa::Coincidence { squared: false }),
+        ("linear", Ssa::Linear { guard: 8 }),
+        ("lif", Ssa::Lif { output: Output::Spikes }),
+    ] {
+        let quant = QuantOptions { attention: Some(kind), ..QuantOptions::default() };
+        graphs.push((name, from_tensor(tensor.clone(), quant)));
+    }
+    graphs.push(("learned positions", imported(&Gpt2Config { layers: 2, ..Gpt2Config::TINY })));
+    let ids = ids(21, small.vocabulary);
+    for (name, graph) in graphs {
+        let graph =
+            if graph.stage == Stage::Imported { dense(graph, false, &mut |_, _, _| {}).unwrap() } else { graph };
+        let collapsed = if graph.stage == Stage::Spiking {
+            collapse(&graph).unwrap_or_else(|_| graph.clone())
+        } else {
+            graph.clone()
+        };
+        for graph in [&graph, &collapsed] {
+            for engine in [Engine::Jit, Engine::Interpreter] {
+                let pieces = [&ids[..9], &ids[9..10], &ids[10..]];
+                let whole = run(graph, options(engine), &pieces).bits;
+                for count in [1, 2, 3, 5] {
+                    let found = run_segments(graph, count, options(engine), &pieces);
+                    assert!(found == whole, "{name}, {:?}, {engine:?}, {count} segments", graph.stage);
+                }
+            }
+        }
+        // Segments take about as many bytes as each other.
+        let bytes = |part: &Segment| -> usize {
+            part.graph.weights.iter().map(|weight| weight.tensor.data().bytes().len()).sum()
+        };
+        let sizes: Vec<usize> = segments(&collapsed, 2).unwrap().iter().map(bytes).collect();
+        assert!(sizes[0].abs_diff(sizes[1]) * 3 < sizes[0] + sizes[1], "{name}: {sizes:?}");
+    }
+}
+
+#[test]
+fn rows_that_are_no_stream_are_refused() {
+    let tensor = llama(&LlamaConfig::TINY);
+    let parts = segments(&tensor, 2).unwrap();
+    for engine in [Engine::Jit, Engine::Interpreter] {
+        let open =
+            |graph: &Graph| Session::new(Arc::new(Program::new(Arc::new(graph.clone()), &options(engine)).unwrap()));
+        let width = parts[1].graph.stream_width().unwrap();
+        let mut second = open(&parts[1].graph).unwrap();
+        for rows in [0, width - 1, width, 3 * width] {
+            let told = second.forward_behind(&[1, 2], &vec![0.5; rows], Rows::All).map(drop).unwrap_err();
+            assert!(told.message.contains("numbers of its stream are needed"), "{told:?}");
+        }
+        assert!(second.forward(&[1], Rows::All).is_err());
+        let told = second.forward_behind(&[1], &vec![f32::NAN; width], Rows::All).map(drop).unwrap_err();
+        assert!(told.message.contains("NaN"), "{told:?}");
+        assert_eq!(second.past(), 0);
+        assert!(open(&parts[0].graph).unwrap().forward_behind(&[1], &[0.0], Rows::All).is_err());
+        assert!(second.forward_behind(&[1, 2], &vec![0.5; 2 * width], Rows::All).is_ok());
+    }
 }
 
 #[test]

@@ -78,6 +78,9 @@ pub struct EvalCommand {
     /// Windows that run at once; the result does not depend on it
     #[arg(short = 't', long, value_name = "N", value_parser = threads, help_heading = "Engine")]
     threads: Option<usize>,
+    /// Under mpirun, split the layers between the ranks instead of the windows: for a network that one rank cannot hold
+    #[arg(long, conflicts_with_all = ["shard", "ledger", "recall"], help_heading = "Engine")]
+    split_layers: bool,
     #[command(flatten)]
     pub shards: ShardArgs,
     #[command(flatten)]
@@ -193,6 +196,7 @@ impl EvalCommand {
             engine: self.engine.options()?,
             threads: threads_or_all(self.threads),
             ranks: world(),
+            split_layers: self.split_layers,
         })
     }
 

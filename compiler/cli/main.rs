@@ -134,6 +134,7 @@ impl Command {
         match self {
             Command::Eval(command) => command.shards.spread(),
             Command::Energy(command) => command.shards.spread(),
+            Command::Run(command) => command.spread(),
             Command::Tune(_) | Command::Train(_) => Spread::Ranks,
             _ => Spread::Alone,
         }

@@ -95,7 +95,8 @@ pub fn join(spread: Spread) -> Result<Membership, Diagnostic> {
     }
     if spread == Spread::Alone {
         let message = format!("{count} processes were started, and this command runs in one");
-        let note = "run it without mpirun or srun; eval, energy, tune and train share their work out";
+        let note =
+            "run it without mpirun or srun; eval, energy, tune, train and run --split-layers share their work out";
         return Err(Diagnostic::new("", message).code(ErrorCode::OPTION).note(note));
     }
     join_mpi(count)

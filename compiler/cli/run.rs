@@ -4,13 +4,16 @@ use crate::args::{BATCH_MAX, EngineArgs, OnnxArgs, StartArgs, ThreadArgs};
 use crate::output::{emit, status, warn};
 use crate::plan::PlanArgs;
 use crate::prompts;
+use crate::ranks::{Spread, world};
 use crate::sampling::{EndArgs, MostTokens, SampleArgs, context_in_words, most_tokens};
 use clap::Args;
 use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::front::OnnxOptions;
-use snnc::generate::{Request, generate};
-use snnc::model::Loaded;
+use snnc::generate::{Generated, Request, continue_sequence, generate, prompt_ids};
+use snnc::model::{EngineOptions, Loaded};
+use snnc::split_layers::{SplitNetwork, SplitSequence};
+use snnc::tokens::Tokens;
 use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
@@ -43,6 +46,9 @@ pub struct RunCommand {
     /// Read the names of special tokens in a prompt, such as <|im_start|>, as plain text
     #[arg(long)]
     plain: bool,
+    /// Under mpirun, split the layers between the ranks: for a network that one rank cannot hold
+    #[arg(long, conflicts_with_all = ["prompts", "explain_plan", "emit"], help_heading = "Engine")]
+    split_layers: bool,
     #[command(flatten)]
     end: EndArgs,
     #[command(flatten)]
@@ -69,27 +75,28 @@ impl RunCommand {
         self.plan.files(self.engine.files(used))
     }
 
+    /// What it does with several processes.
+    pub fn spread(&self) -> Spread {
+        if self.split_layers { Spread::Ranks } else { Spread::Alone }
+    }
+
     pub fn run(self) -> Result<(), Diagnostics> {
         self.end.check(self.max_new_tokens)?;
         let onnx = OnnxOptions { context: self.end.context, ..self.onnx.options()? };
         let loaded = Loaded::read(&self.model, &onnx)?;
         loaded.warnings.iter().for_each(|warning| warn(warning));
         let engine = self.threads.of(self.engine.options()?);
+        if self.split_layers {
+            return self.run_split(loaded, &engine);
+        }
         let (tokens, program) = loaded.ready(&self.start.start, &engine, self.end.context);
-        let tokens = tokens?;
-        let tokens = if self.plain { tokens.plain() } else { tokens };
+        let tokens = self.read_as(tokens?);
         loaded.lints().iter().for_each(|lint| warn(lint));
         let (text, program) = (self.text()?, program?);
         if self.end.context.is_some() {
             status(&context_in_words(program.graph()));
         }
-        let request = Request {
-            prompt: &text,
-            most: self.max_new_tokens.0,
-            options: self.sample.options(),
-            stop: &self.end.stop,
-            on_full: self.end.on_full,
-        };
+        let request = self.request(&text);
         if let Some(file) = &self.prompts {
             let file = if file.as_os_str() == "-" { "standard input".into() } else { file.display().to_string() };
             let setting = prompts::PromptFile { file: &file, request, batch: self.batch as usize, json: self.json };
@@ -110,6 +117,37 @@ impl RunCommand {
 }
 
 impl RunCommand {
+    /// Continues the prompt by layers that the ranks share.
+    fn run_split(&self, loaded: Loaded, engine: &EngineOptions) -> Result<(), Diagnostics> {
+        let tokens = self.read_as(loaded.tokens(&self.start.start)?);
+        loaded.lints().iter().for_each(|lint| warn(lint));
+        let network = SplitNetwork::new(loaded.source, engine, self.end.context, world())?;
+        let text = self.text()?;
+        let request = self.request(&text);
+        let context = network.whole.context as usize;
+        let ids = prompt_ids(&tokens, &text, request.prompt_tokens_max(context), "--prompt")?;
+        let mut sequence = SplitSequence::new(&network, world())?;
+        emit(&text)?;
+        let done: Generated = continue_sequence(&mut sequence, &tokens, &request, ids, &mut emit)?;
+        emit("\n")?;
+        status(&done.summary());
+        Ok(())
+    }
+
+    fn read_as(&self, tokens: Tokens) -> Tokens {
+        if self.plain { tokens.plain() } else { tokens }
+    }
+
+    fn request<'a>(&'a self, prompt: &'a str) -> Request<'a> {
+        Request {
+            prompt,
+            most: self.max_new_tokens.0,
+            options: self.sample.options(),
+            stop: &self.end.stop,
+            on_full: self.end.on_full,
+        }
+    }
+
     /// The prompt, or the file of prompts.
     fn text(&self) -> Result<String, Diagnostics> {
         match (&self.prompts, self.prompt.as_deref()) {

@@ -3,7 +3,7 @@
 use crate::calibration::Calibration;
 use crate::convert::{self, vocabulary};
 use crate::eval_report::{EvalReport, ReferenceKind};
-use crate::evaluate::{Cut, NeuronTotals, TextEvaluation, Window, WindowResults, WindowWork};
+use crate::evaluate::{Cut, NeuronTotals, TextEvaluation, Window, WindowResults, WindowWork, evaluations};
 use crate::files;
 use crate::first_token::constant_start;
 use crate::front::OnnxOptions;
@@ -20,6 +20,7 @@ use crate::recall::recall;
 use crate::record::ProgramRecord;
 use crate::rotation::as_calibrated;
 use crate::shard::Shard;
+use crate::split_layers::{SplitNetwork, SplitWork};
 use crate::tokens::start::StartChoice;
 use serde_json::Value as Json;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
@@ -55,8 +56,10 @@ pub struct EvalOptions {
     pub engine: EngineOptions,
     /// Windows that run at once; the result does not depend on it.
     pub threads: usize,
-    /// Processes that share the windows; the result does not depend on their number.
+    /// Processes that share the windows, or the layers; the result does not depend on their number.
     pub ranks: &'static dyn Ranks,
+    /// Whether ranks share the layers: each holds some of them, and runs all windows.
+    pub split_layers: bool,
 }
 
 impl EvalOptions {
@@ -76,6 +79,7 @@ impl EvalOptions {
             engine: EngineOptions::default(),
             threads: crate::model::threads_or_all(None),
             ranks: &Alone,
+            split_layers: false,
         }
     }
 }
@@ -86,7 +90,7 @@ impl EvalOptions {
 /// What cannot be read or run; models or a reference of another network; a request to stop.
 pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<Vec<EvalReport>, Diagnostics> {
     let prepared = PreparedEval::new(options, progress)?;
-    let results = prepared.work().run()?;
+    let results = prepared.run()?;
     prepared.reports(&results)
 }
 
@@ -95,7 +99,7 @@ pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<Vec<EvalRe
 /// # Errors
 /// As of `eval`.
 pub fn eval_shard(options: &EvalOptions, shard: Shard, progress: &dyn Progress) -> Result<PartJson, Diagnostics> {
-    run_shard(&PreparedEval::new(options, progress)?.work(), shard)
+    run_shard(&PreparedEval::new(options, progress)?.window_work()?, shard)
 }
 
 /// What `eval` gives, from shards that were run before.
@@ -108,8 +112,26 @@ pub fn eval_merged(
     progress: &dyn Progress,
 ) -> Result<Vec<EvalReport>, Diagnostics> {
     let prepared = PreparedEval::new(options, progress)?;
-    let results = shards.results(&prepared.work())?;
+    let results = shards.results(&prepared.window_work()?)?;
     prepared.reports(&results)
+}
+
+/// Networks as this process runs them.
+enum PreparedNetworks {
+    /// Whole, on windows of its own.
+    Whole { programs: Vec<Arc<Program>>, dense: Option<Arc<Program>> },
+    /// Layers of them, on all windows.
+    Split { networks: Vec<SplitNetwork>, dense: Option<SplitNetwork> },
+}
+
+impl PreparedNetworks {
+    /// The graphs of the programs, whole.
+    fn graphs(&self) -> Vec<&Graph> {
+        match self {
+            PreparedNetworks::Whole { programs, .. } => programs.iter().map(|program| program.graph()).collect(),
+            PreparedNetworks::Split { networks, .. } => networks.iter().map(|network| &*network.whole).collect(),
+        }
+    }
 }
 
 /// Models that are ready to run on the windows of a text.
@@ -119,8 +141,7 @@ struct PreparedEval<'a> {
     reference: Option<Loaded>,
     text: TextIds,
     windows: Vec<Window>,
-    programs: Vec<Arc<Program>>,
-    dense: Option<Arc<Program>>,
+    networks: PreparedNetworks,
     workers: Workers<'a>,
 }
 
@@ -141,28 +162,28 @@ impl<'a> PreparedEval<'a> {
         if options.ledger {
             models.iter().try_for_each(|model| has_ledger(model, reference.as_ref()))?;
         }
-        // The dense network has no timesteps to run.
-        let engine = EngineOptions { stepped: false, count: false, ..options.engine };
-        let dense = reference.as_ref().map(|loaded| loaded.source.clone().program(&engine)).transpose()?;
-        let engine = EngineOptions { count: true, ..options.engine };
-        let program = |model: &Loaded| {
-            let program = model.source.clone().program(&engine);
-            // One model needs no name.
-            if others.is_empty() { program } else { program.map_err(|e| files::at(&model.path, e)) }
-        };
-        let programs = models.iter().map(program).collect::<Result<Vec<_>, _>>()?;
+        let networks = networks(&models, reference.as_ref(), options)?;
         let workers = Workers { threads: options.threads, progress, ranks: options.ranks };
-        Ok(Self { options, models, reference, text, windows, programs, dense, workers })
+        Ok(Self { options, models, reference, text, windows, networks, workers })
     }
 
-    fn work(&self) -> WindowWork<'_> {
-        WindowWork {
-            programs: &self.programs,
-            dense: self.dense.as_ref(),
-            ids: &self.text.ids,
-            ranges: &self.windows,
-            workers: self.workers,
-        }
+    fn run(&self) -> Result<WindowResults, Diagnostics> {
+        let PreparedNetworks::Split { networks, dense } = &self.networks else { return self.window_work()?.run() };
+        let (dense, ids, ranges) = (dense.as_ref(), &self.text.ids, &self.windows);
+        Ok(SplitWork { networks, dense, ids, ranges, workers: self.workers }.run()?)
+    }
+
+    /// The work on windows of which ranks, or shards, have each some.
+    ///
+    /// # Errors
+    /// Ranks have layers instead.
+    fn window_work(&self) -> Result<WindowWork<'_>, Diagnostic> {
+        let PreparedNetworks::Whole { programs, dense } = &self.networks else {
+            let message = "ranks share either windows or layers";
+            return Err(Diagnostic::new("--split-layers", message).code(ErrorCode::OPTION));
+        };
+        let (dense, ids, ranges) = (dense.as_ref(), &self.text.ids, &self.windows);
+        Ok(WindowWork { programs, dense, ids, ranges, workers: self.workers })
     }
 
     fn reports(&self, results: &WindowResults) -> Result<Vec<EvalReport>, Diagnostics> {
@@ -170,13 +191,44 @@ impl<'a> PreparedEval<'a> {
             options: self.options,
             text: &self.text,
             reference: self.reference.as_ref(),
-            dense: self.dense.as_ref(),
+            networks: &self.networks,
             workers: self.workers,
         };
-        let evaluations = self.work().evaluations(results);
-        let report = |((model, program), done)| compared.report(model, program, done);
-        self.models.iter().zip(&self.programs).zip(evaluations).map(report).collect()
+        let evaluations = evaluations(&self.windows, results);
+        let all = self.models.iter().zip(self.networks.graphs()).zip(evaluations).enumerate();
+        all.map(|(at, ((model, graph), done))| compared.report(at, model, graph, done)).collect()
     }
+}
+
+/// Models and their reference, prepared for the engine.
+fn networks(
+    models: &[Loaded],
+    reference: Option<&Loaded>,
+    options: &EvalOptions,
+) -> Result<PreparedNetworks, Diagnostics> {
+    // One model needs no name.
+    let named = |model: &Loaded, error| if models.len() == 1 { error } else { files::at(&model.path, error) };
+    // The dense network has no timesteps to run.
+    let plain = EngineOptions { stepped: false, count: false, ..options.engine };
+    let counting = EngineOptions { count: true, ..options.engine };
+    if !options.split_layers {
+        let dense = reference.map(|loaded| loaded.source.clone().program(&plain)).transpose()?;
+        let program = |model: &Loaded| model.source.clone().program(&counting).map_err(|e| named(model, e));
+        let programs = models.iter().map(program).collect::<Result<Vec<_>, _>>()?;
+        return Ok(PreparedNetworks::Whole { programs, dense });
+    }
+    if options.recall || options.ledger {
+        let message = "--recall and --ledger run whole networks";
+        return Err(Diagnostic::new("--split-layers", message).code(ErrorCode::OPTION).into());
+    }
+    // One sequence runs at a time, so that threads share its rows.
+    let split = |loaded: &Loaded, engine: &EngineOptions| {
+        let engine = EngineOptions { threads: options.threads, ..*engine };
+        SplitNetwork::new(loaded.source.clone(), &engine, None, options.ranks)
+    };
+    let dense = reference.map(|loaded| split(loaded, &plain)).transpose()?;
+    let network = |model: &Loaded| split(model, &counting).map_err(|e| named(model, e));
+    Ok(PreparedNetworks::Split { networks: models.iter().map(network).collect::<Result<_, _>>()?, dense })
 }
 
 /// The text as all models read it, and its windows.
@@ -203,15 +255,21 @@ struct ComparedModels<'a> {
     options: &'a EvalOptions,
     text: &'a TextIds,
     reference: Option<&'a Loaded>,
-    dense: Option<&'a Arc<Program>>,
+    networks: &'a PreparedNetworks,
     workers: Workers<'a>,
 }
 
 impl ComparedModels<'_> {
     /// Of a model that was run.
-    fn report(&self, model: &Loaded, program: &Arc<Program>, done: TextEvaluation) -> Result<EvalReport, Diagnostics> {
-        let &Self { options, text: TextIds { ids, tokens_per_word, .. }, reference, dense, workers } = self;
-        let (graph, section) = (program.graph(), model.calibration.as_deref());
+    fn report(
+        &self,
+        at: usize,
+        model: &Loaded,
+        graph: &Graph,
+        done: TextEvaluation,
+    ) -> Result<EvalReport, Diagnostics> {
+        let &Self { options, text: TextIds { ids, tokens_per_word, .. }, reference, networks, workers } = self;
+        let section = model.calibration.as_deref();
         let spiking = model.source.graph.stage == Stage::Spiking;
         let beside = reference.map(|loaded| ReferenceKind::of(&loaded.source.graph));
         let json = section.and_then(|bytes| serde_json::from_slice::<Json>(bytes).ok());
@@ -228,12 +286,12 @@ impl ComparedModels<'_> {
             coverage: spiking.then(|| coverage(graph, &done.activity())),
             neurons: spiking.then(|| NeuronTotals::of(graph, &done)),
             lints: said,
-            recalled: match options.recall {
-                true => {
+            recalled: match networks {
+                PreparedNetworks::Whole { programs, dense } if options.recall => {
                     let of = |program| recall(program, ids, usize::MAX, workers);
-                    Some((of(program)?, dense.map(of).transpose()?))
+                    Some((of(&programs[at])?, dense.as_ref().map(of).transpose()?))
                 }
-                false => None,
+                PreparedNetworks::Whole { .. } | PreparedNetworks::Split { .. } => None,
             },
             ledger: match reference {
                 Some(reference) if options.ledger => {

@@ -231,7 +231,7 @@ pub fn evaluate_programs(
     workers: Workers<'_>,
 ) -> Result<Vec<TextEvaluation>, Diagnostics> {
     let work = WindowWork { programs, dense, ids, ranges, workers };
-    Ok(work.evaluations(&work.run()?))
+    Ok(evaluations(ranges, &work.run()?))
 }
 
 impl WindowWork<'_> {
@@ -261,10 +261,7 @@ impl WindowWork<'_> {
 
     /// XXH3-64 of the text's ids and the windows.
     pub fn hash(&self) -> String {
-        let mut hash = Xxh3::new();
-        hash.update(bytemuck::cast_slice(self.ids));
-        hash.update(format!("{:?} {}", self.ranges, self.programs.len()).as_bytes());
-        format!("{:016x}", hash.digest())
+        hash_of_windows(self.ids, self.ranges, self.programs.len())
     }
 
     /// # Errors
@@ -295,8 +292,6 @@ impl WindowWork<'_> {
             sessions.reset();
             let mut scored: Vec<WindowScore> = vec![WindowScore::default(); programs.len()];
             for chunk in chunks(window.inputs.clone()) {
-                let targets = &ids[chunk.start + 1..chunk.end + 1];
-                let skipped = window.scored.saturating_sub(chunk.start).min(chunk.len());
                 let reference = match (&mut sessions.dense, &name_dense) {
                     (Some(dense), Some(name)) => {
                         Some(dense.forward(&ids[chunk.clone()], Rows::All)?.f32(name).unwrap_or(&[]))
@@ -306,7 +301,7 @@ impl WindowWork<'_> {
                 for ((session, name), scored) in sessions.programs.iter_mut().zip(&names).zip(&mut scored) {
                     let outputs = session.forward(&ids[chunk.clone()], Rows::All)?;
                     let logits = outputs.f32(name).unwrap_or(&[]);
-                    scored.score.add(&score_rows(logits, reference, targets, skipped, &mut scored.divergences));
+                    score_rows_of(window, &chunk, ids, logits, reference, scored);
                 }
                 workers.advance(chunk.len() as u64);
             }
@@ -338,15 +333,37 @@ impl WindowWork<'_> {
         }
         Ok(all)
     }
+}
 
-    /// An evaluation per program, in their order, from the results of all windows.
-    pub fn evaluations(&self, results: &WindowResults) -> Vec<TextEvaluation> {
-        let evaluation = |(at, events): (usize, &Vec<Events>)| {
-            let windows: Vec<&WindowScore> = results.scores.iter().map(|window| &window[at]).collect();
-            summed(self.ranges, &windows, events.clone())
-        };
-        results.events.iter().enumerate().map(evaluation).collect()
-    }
+/// An evaluation per program, in their order, from the results of all windows.
+pub fn evaluations(ranges: &[Window], results: &WindowResults) -> Vec<TextEvaluation> {
+    let evaluation = |(at, events): (usize, &Vec<Events>)| {
+        let windows: Vec<&WindowScore> = results.scores.iter().map(|window| &window[at]).collect();
+        summed(ranges, &windows, events.clone())
+    };
+    results.events.iter().enumerate().map(evaluation).collect()
+}
+
+/// XXH3-64 of a text's ids and the windows on which so many programs are run.
+pub fn hash_of_windows(ids: &[u32], ranges: &[Window], programs: usize) -> String {
+    let mut hash = Xxh3::new();
+    hash.update(bytemuck::cast_slice(ids));
+    hash.update(format!("{ranges:?} {programs}").as_bytes());
+    format!("{:016x}", hash.digest())
+}
+
+/// Adds what a chunk of a window scores: `logits` are its rows, and `reference` those of the dense network.
+pub fn score_rows_of(
+    window: &Window,
+    chunk: &Range<usize>,
+    ids: &[u32],
+    logits: &[f32],
+    reference: Option<&[f32]>,
+    scored: &mut WindowScore,
+) {
+    let targets = &ids[chunk.start + 1..chunk.end + 1];
+    let skipped = window.scored.saturating_sub(chunk.start).min(chunk.len());
+    scored.score.add(&score_rows(logits, reference, targets, skipped, &mut scored.divergences));
 }
 
 /// Adds what nodes did, node by node.

@@ -120,11 +120,74 @@ pub fn continue_ids(
     ids: Vec<u32>,
     show: &mut dyn FnMut(&str) -> Result<(), Diagnostics>,
 ) -> Result<Generated, Diagnostics> {
-    let context = program.graph().context as usize;
     let output = logits_of(program.graph())?;
+    let mut sequence = WholeSequence { session: Session::new(program.clone())?, output };
+    continue_sequence(&mut sequence, tokens, request, ids, show)
+}
+
+/// A sequence of tokens of which the next one is predicted.
+pub trait Predicting {
+    /// Tokens that it can have.
+    fn context(&self) -> usize;
+
+    /// Tokens seen so far.
+    fn past(&self) -> usize;
+
+    /// Forgets the sequence.
+    fn reset(&mut self);
+
+    /// Runs tokens after what was seen: the logits behind the last one.
+    ///
+    /// # Errors
+    /// They cannot be run.
+    fn last_logits(&mut self, tokens: &[u32]) -> Result<&[f32], Diagnostic>;
+
+    /// How products were done so far, by node.
+    fn products(&self) -> Vec<MatmulCounts>;
+}
+
+/// A sequence of a program that this process runs alone.
+struct WholeSequence {
+    session: Session,
+    output: String,
+}
+
+impl Predicting for WholeSequence {
+    fn context(&self) -> usize {
+        self.session.context()
+    }
+
+    fn past(&self) -> usize {
+        self.session.past()
+    }
+
+    fn reset(&mut self) {
+        self.session.reset();
+    }
+
+    fn last_logits(&mut self, tokens: &[u32]) -> Result<&[f32], Diagnostic> {
+        Ok(self.session.forward(tokens, Rows::Last)?.f32(&self.output).unwrap_or(&[]))
+    }
+
+    fn products(&self) -> Vec<MatmulCounts> {
+        self.session.matmul_counts().to_vec()
+    }
+}
+
+/// As `continue_ids`, with an empty sequence of any kind.
+///
+/// # Errors
+/// As of `continue_ids`.
+pub fn continue_sequence(
+    sequence: &mut dyn Predicting,
+    tokens: &Tokens,
+    request: &Request<'_>,
+    ids: Vec<u32>,
+    show: &mut dyn FnMut(&str) -> Result<(), Diagnostics>,
+) -> Result<Generated, Diagnostics> {
+    let context = sequence.context();
     check_ids(&ids, request.prompt_tokens_max(context))?;
     let prompt_tokens = ids.len();
-    let mut session = Session::new(program.clone())?;
     let mut next = ids.clone();
     let kept = start_tokens(tokens, &ids);
     let mut writing = Writing::new(tokens, *request, ids, kept);
@@ -132,14 +195,13 @@ pub fn continue_ids(
     let mut prompt_seconds = None;
     let mut slides = 0;
     while writing.stopped.is_none() {
-        if session.past() + next.len() > context {
-            session.reset();
+        if sequence.past() + next.len() > context {
+            sequence.reset();
             next = writing.slide(context);
             slides += 1;
         }
-        let full = session.past() + next.len() >= context;
-        let outputs = session.forward(&next, Rows::Last)?;
-        let taken = writing.take(outputs.f32(&output).unwrap_or(&[]), full)?;
+        let full = sequence.past() + next.len() >= context;
+        let taken = writing.take(sequence.last_logits(&next)?, full)?;
         prompt_seconds.get_or_insert_with(|| start.elapsed().as_secs_f64());
         next.clear();
         next.extend(taken);
@@ -150,7 +212,7 @@ pub fn continue_ids(
     writing.show(true, show)?;
     let ids = writing.written().to_vec();
     let (text, tokens, stopped) = writing.into_parts();
-    let products = session.matmul_counts().to_vec();
+    let products = sequence.products();
     Ok(Generated { products, text, ids, tokens, prompt_tokens, slides, seconds, prompt_seconds, stopped })
 }
 

@@ -90,6 +90,7 @@ pub mod shared_model;
 pub mod sliding;
 pub mod spikes;
 pub mod spill_files;
+pub mod split_layers;
 pub mod stages;
 pub mod texts;
 pub mod tokens;

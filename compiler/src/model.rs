@@ -43,6 +43,14 @@ pub struct EngineOptions {
     pub kernel_costs: Option<KernelCosts>,
 }
 
+impl EngineOptions {
+    /// What of it the engine is told.
+    pub fn of_engine(&self) -> Options {
+        let &Self { engine, count, threads, pin, kernel_costs, .. } = self;
+        Options { engine, count, threads, pin, kernel_costs, ..Options::default() }
+    }
+}
+
 impl Default for EngineOptions {
     /// Machine code of the collapsed program on one thread, without counts.
     fn default() -> Self {
@@ -79,6 +87,15 @@ impl ModelSource {
     /// # Errors
     /// As of `program`; the network's own context is shorter.
     pub fn program_within(self, options: &EngineOptions, context: Option<u32>) -> Result<Arc<Program>, Diagnostics> {
+        let graph = self.graph_to_run(options, context)?;
+        Program::new(Arc::new(graph), &options.of_engine()).map(Arc::new).map_err(Diagnostics::from)
+    }
+
+    /// The graph of that program.
+    ///
+    /// # Errors
+    /// As of `program_within`, but for a graph that cannot be planned.
+    pub fn graph_to_run(self, options: &EngineOptions, context: Option<u32>) -> Result<Graph, Diagnostics> {
         let ModelSource { graph, rounded } = self;
         let mut graph = match graph.stage {
             Stage::Imported | Stage::Tensor if options.stepped => {
@@ -92,9 +109,7 @@ impl ModelSource {
         if let Some(context) = context {
             shorten_context(&mut graph, context)?;
         }
-        let &EngineOptions { engine, count, threads, pin, kernel_costs, .. } = options;
-        let options = Options { engine, count, threads, pin, kernel_costs, ..Options::default() };
-        Program::new(Arc::new(graph), &options).map(Arc::new).map_err(Diagnostics::from)
+        Ok(graph)
     }
 }
 

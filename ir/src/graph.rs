@@ -81,6 +81,14 @@ impl Graph {
         }
     }
 
+    /// Numbers of a token's row that another program hands over, where this one begins with such rows.
+    pub fn stream_width(&self) -> Option<usize> {
+        self.nodes.iter().find_map(|node| match node.op {
+            Op::Leaf(LeafOp::Stream(width)) => Some(width as usize),
+            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
+        })
+    }
+
     /// The ONNX node that a node comes from, and its site.
     pub fn origin(&self, value: Value) -> &NodeOrigin {
         self.origins.get_index(self.node(value).origin as usize).unwrap_or(&NOWHERE)

@@ -1,6 +1,7 @@
 //! What every program promises, and the check that it does. Engines rely on it and check none of it again.
 //!
-//! 1. The context is 1 to 2^20 tokens. There is an output; outputs are values of the graph with names of their own.
+//! 1. The context is 1 to 2^20 tokens. There is an output; outputs are values of the graph with names of their own. There is at most
+//!    one stream.
 //! 2. Every constant is one node, has a name of its own, at most five sizes, and the type of its tensor.
 //! 3. Operands come before their users. A node's type is what `infer` says.
 //! 4. Every node leads to an output, so that nothing is run in vain.
@@ -65,7 +66,8 @@ type Check = fn(&Graph, &mut Findings<'_>);
 type Promise = (u16, Check);
 
 /// Promises that look at nothing but what they check.
-const OF_SHAPE: &[Promise] = &[(1, context), (1, outputs), (2, constants), (3, operands_and_types), (5, sizes)];
+const OF_SHAPE: &[Promise] =
+    &[(1, context), (1, outputs), (1, streams), (2, constants), (3, operands_and_types), (5, sizes)];
 
 /// Promises that need those above to hold.
 const OF_MEANING: &[Promise] = &[
@@ -182,6 +184,13 @@ fn outputs(graph: &Graph, errors: &mut Findings<'_>) {
         } else if value.index() >= graph.nodes.len() {
             errors.push(Diagnostic::new(place, format!("there is no node {}", value.0)));
         }
+    }
+}
+
+fn streams(graph: &Graph, errors: &mut Findings<'_>) {
+    let streams = graph.iter().filter(|(_, node)| matches!(node.op, Op::Leaf(LeafOp::Stream(_))));
+    for (value, _) in streams.skip(1) {
+        errors.at(value, "there is a second stream", &["a program begins where one other program ended"]);
     }
 }
 

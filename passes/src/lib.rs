@@ -28,6 +28,7 @@ pub mod raise;
 pub mod relax;
 pub mod residual;
 pub mod rotate;
+pub mod segments;
 mod shared_channels;
 pub mod side_by_side;
 pub mod simplify;

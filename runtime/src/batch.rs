@@ -10,6 +10,7 @@ use crate::meter::{Executed, MatmulCounts, Meter};
 use crate::outputs::{Outputs, check_finite, check_tokens, is_rows_of_f32};
 use crate::program::Program;
 use snnc_ir::Diagnostic;
+use snnc_ir::eval::check_stream;
 use snnc_ir::events::Events;
 use std::sync::Arc;
 
@@ -58,6 +59,11 @@ impl Batch {
         self.outputs.len()
     }
 
+    /// Tokens that a sequence can have.
+    pub fn context(&self) -> usize {
+        self.program.graph().context as usize
+    }
+
     /// Tokens that the sequence has seen.
     pub fn past(&self, sequence: usize) -> usize {
         self.executor.past(sequence)
@@ -79,14 +85,31 @@ impl Batch {
     /// # Errors
     /// Ids outside a table, more tokens than the context, a value that is not finite. The sequence is then unchanged.
     pub fn forward(&mut self, sequence: usize, tokens: &[u32], rows: Rows) -> Result<Outputs<'_>, Diagnostic> {
+        self.forward_behind(sequence, tokens, &[], rows)
+    }
+
+    /// The same where the program begins behind another one, whose rows of these tokens are `stream`.
+    ///
+    /// # Errors
+    /// As of `forward`; rows that are not one per token, or not finite.
+    pub fn forward_behind(
+        &mut self,
+        sequence: usize,
+        tokens: &[u32],
+        stream: &[f32],
+        rows: Rows,
+    ) -> Result<Outputs<'_>, Diagnostic> {
         check_tokens(self.program.graph(), tokens, self.past(sequence))?;
+        check_stream(self.program.graph(), tokens, stream)?;
+        let width = stream.len() / tokens.len().max(1);
         self.outputs[sequence].iter_mut().for_each(OutputRows::clear);
         self.executor.mark(sequence);
         let chunk = self.program.options().chunk;
         for (i, part) in tokens.chunks(chunk).enumerate() {
             let last = (i + 1) * chunk >= tokens.len();
             let rows = if rows == Rows::Last && !last { Rows::None } else { rows };
-            let done = self.executor.step(&[SequenceSpan { sequence, tokens: part }], rows, &mut self.meter);
+            let stream = &stream[i * chunk * width..][..part.len() * width];
+            let done = self.executor.step(&[SequenceSpan { sequence, tokens: part, stream }], rows, &mut self.meter);
             if let Err(error) = done.and_then(|()| if rows == Rows::None { Ok(()) } else { self.keep(sequence, 0, 1) })
             {
                 self.executor.rewind(sequence);
@@ -94,6 +117,12 @@ impl Batch {
             }
         }
         Ok(self.outputs_of(sequence))
+    }
+
+    /// Whether tokens can be run without rows of another program.
+    fn check_alone(&self, sequence: usize, tokens: &[u32]) -> Result<(), Diagnostic> {
+        check_tokens(self.program.graph(), tokens, self.past(sequence))?;
+        check_stream(self.program.graph(), tokens, &[])
     }
 
     /// Runs the prompts of several sequences, `(sequence, tokens)`, after what each has seen: short ones share passes, long ones
@@ -105,7 +134,7 @@ impl Batch {
         let mut failed: Vec<Option<Diagnostic>> = Vec::with_capacity(prompts.len());
         for &(sequence, tokens) in prompts {
             let empty = tokens.is_empty().then(|| Diagnostic::new("", "a prompt without tokens"));
-            let checked = check_tokens(self.program.graph(), tokens, self.past(sequence)).err();
+            let checked = self.check_alone(sequence, tokens).err();
             failed.push(empty.or(checked));
             self.executor.mark(sequence);
         }
@@ -146,7 +175,8 @@ impl Batch {
             let count = left.min(room);
             if count > 0 {
                 let end = prompts[i].1.len() - 1;
-                spans.push((i, SequenceSpan { sequence, tokens: &prompts[i].1[end - left..end - left + count] }));
+                let tokens = &prompts[i].1[end - left..end - left + count];
+                spans.push((i, SequenceSpan { sequence, tokens, stream: &[] }));
                 room -= count;
             }
         }
@@ -174,8 +204,7 @@ impl Batch {
         for &(sequence, _) in next {
             assert!(!std::mem::replace(&mut named[sequence], true), "a token for each sequence");
         }
-        let check =
-            |&(sequence, token): &(usize, u32)| check_tokens(self.program.graph(), &[token], self.past(sequence)).err();
+        let check = |&(sequence, token): &(usize, u32)| self.check_alone(sequence, &[token]).err();
         let mut failed: Vec<Option<Diagnostic>> = next.iter().map(check).collect();
         let fit: Vec<usize> = (0..next.len()).filter(|&i| failed[i].is_none()).collect();
         for part in fit.chunks(self.program.options().chunk) {
@@ -189,7 +218,8 @@ impl Batch {
 
     /// One pass for `part` of the tokens. If it fails, a pass for each: whose token it was shows there.
     fn pass(&mut self, next: &[(usize, u32)], part: &[usize], failed: &mut [Option<Diagnostic>]) {
-        let span = |&i: &usize| SequenceSpan { sequence: next[i].0, tokens: std::slice::from_ref(&next[i].1) };
+        let span =
+            |&i: &usize| SequenceSpan { sequence: next[i].0, tokens: std::slice::from_ref(&next[i].1), stream: &[] };
         let spans: Vec<SequenceSpan<'_>> = part.iter().map(span).collect();
         for span in &spans {
             self.outputs[span.sequence].iter_mut().for_each(OutputRows::clear);

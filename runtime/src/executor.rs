@@ -21,6 +21,8 @@ pub struct SequenceSpan<'a> {
     /// Its number in the executor.
     pub sequence: usize,
     pub tokens: &'a [u32],
+    /// The rows of its tokens that another program hands over; none where the program begins with tokens alone.
+    pub stream: &'a [f32],
 }
 
 /// An engine with some sequences in it, numbered from 0.

@@ -40,7 +40,7 @@ impl Interpreter {
 
     /// Evaluates one span, adds its wanted rows to the outputs and what was done to `events`.
     fn span(&mut self, span: &SequenceSpan<'_>, rows: Rows, events: &mut [Events]) -> Result<(), Diagnostic> {
-        let evaluator = Evaluator::<f32>::new(&self.graph);
+        let evaluator = Evaluator::<f32>::with_stream(&self.graph, span.stream);
         let bytes = oracle_bytes(&self.graph, span.tokens.len());
         let _reserved = MemoryReservation::new(bytes, "values of all nodes in the interpreter")?;
         let late = leads_to_no_state(&self.graph);

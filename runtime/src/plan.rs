@@ -68,10 +68,11 @@ pub struct Plan {
     /// The most tokens of one pass.
     pub chunk: usize,
     pub arena_bytes: usize,
-    /// Ids, positions and openings, where the program uses them.
+    /// Ids, positions, openings and rows of another program, where the program uses them.
     pub tokens: Option<usize>,
     pub positions: Option<usize>,
     pub opening: Option<usize>,
+    pub stream: Option<usize>,
 }
 
 impl Plan {

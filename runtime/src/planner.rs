@@ -45,6 +45,7 @@ impl<'g> Planner<'g> {
             tokens: None,
             positions: None,
             opening: None,
+            stream: None,
         };
         let decoded = vec![None; graph.nodes.len()];
         let late = leads_to_no_state(graph);
@@ -103,6 +104,12 @@ impl<'g> Planner<'g> {
     /// What sequences have begun with: it is there before the first step.
     pub fn opening(&mut self, at: Value) -> Result<(), Diagnostic> {
         self.plan.opening = Some(self.leaf(at)?);
+        Ok(())
+    }
+
+    /// Rows that another program hands over: they are there before the first step.
+    pub fn stream(&mut self, at: Value) -> Result<(), Diagnostic> {
+        self.plan.stream = Some(self.leaf(at)?);
         Ok(())
     }
 

@@ -51,6 +51,11 @@ impl Session {
         Ok(Self { batch: Batch::new(program, 1)? })
     }
 
+    /// Tokens that it can have.
+    pub fn context(&self) -> usize {
+        self.batch.context()
+    }
+
     /// Tokens seen so far.
     pub fn past(&self) -> usize {
         self.batch.past(0)
@@ -73,6 +78,14 @@ impl Session {
     /// Ids outside a table, more tokens than the context, a value that is not finite. The sequence is then unchanged.
     pub fn forward(&mut self, tokens: &[u32], rows: Rows) -> Result<Outputs<'_>, Diagnostic> {
         self.batch.forward(0, tokens, rows)
+    }
+
+    /// The same where the program begins behind another one, whose rows of these tokens are `stream`, `[tokens, width]`.
+    ///
+    /// # Errors
+    /// As of `forward`; rows that are not one per token, or not finite.
+    pub fn forward_behind(&mut self, tokens: &[u32], stream: &[f32], rows: Rows) -> Result<Outputs<'_>, Diagnostic> {
+        self.batch.forward_behind(0, tokens, stream, rows)
     }
 
     /// Takes the rows of the f32 output of that name that the last call gave, without a copy; they are then gone.

@@ -102,6 +102,7 @@ pub struct Evaluator<'g, R> {
     graph: &'g Graph,
     constants: Vec<Option<Array<R>>>,
     targets: &'g [u32],
+    stream: &'g [f32],
 }
 
 /// Every value of one call, and what its neurons did.
@@ -118,12 +119,17 @@ impl<'g, R: Real> Evaluator<'g, R> {
         let is_small = |tensor: &Tensor| tensor.sizes().iter().product::<usize>() <= SMALL_MAX;
         let small = |value| graph.constant(value).filter(|weight| is_small(&weight.tensor));
         let constants = graph.iter().map(|(value, _)| small(value).map(|weight| Array::from_tensor(&weight.tensor)));
-        Self { graph, constants: constants.collect(), targets: &[] }
+        Self { graph, constants: constants.collect(), targets: &[], stream: &[] }
     }
 
     /// With the tokens that a graph in training is to predict: one after each of those that it is run on.
     pub fn with_targets(graph: &'g Graph, targets: &'g [u32]) -> Self {
         Self { targets, ..Self::new(graph) }
+    }
+
+    /// With the rows that another program hands over, one per token of a call.
+    pub fn with_stream(graph: &'g Graph, rows: &'g [f32]) -> Self {
+        Self { stream: rows, ..Self::new(graph) }
     }
 
     /// With other numbers in a constant, of any size.
@@ -164,6 +170,7 @@ impl<'g, R: Real> Evaluator<'g, R> {
         if end > self.graph.context as usize {
             return Err(Diagnostic::new("", format!("{end} tokens do not fit a context of {}", self.graph.context)));
         }
+        check_stream(self.graph, tokens, self.stream)?;
         let mut done = Evaluation {
             values: vec![None; self.graph.nodes.len()],
             events: vec![Events::default(); self.graph.nodes.len()],
@@ -246,6 +253,25 @@ impl<'g, R: Real> Evaluator<'g, R> {
     }
 }
 
+/// Whether a program has the rows that it begins with, where it begins with rows of another program: one per token, of finite
+/// numbers.
+///
+/// # Errors
+/// There are more or fewer numbers, or one is not finite.
+pub fn check_stream(graph: &Graph, tokens: &[u32], rows: &[f32]) -> Result<(), Diagnostic> {
+    let width = graph.stream_width().unwrap_or(0);
+    let wrong = |message: String| Err(Diagnostic::new("", message).code(ErrorCode::RUN));
+    if rows.len() != width * tokens.len() {
+        let begins = if width > 0 { "begins behind another program" } else { "begins with tokens alone" };
+        let [want, found] = [width * tokens.len(), rows.len()];
+        return wrong(format!("the program {begins}: {want} numbers of its stream are needed, here are {found}"));
+    }
+    match rows.iter().find(|x| !x.is_finite()) {
+        Some(bad) => wrong(format!("`stream` gave {bad:?}")),
+        None => Ok(()),
+    }
+}
+
 /// Levels, and what neurons of these levels did.
 fn leveled<R: Real>(sizes: Vec<usize>, code: Code, steps: u16, levels: Vec<i32>) -> NodeResult<R> {
     let events = fired(code, steps, &levels);
@@ -300,6 +326,7 @@ impl<R: Real> NodeCall<'_, R> {
             Op::Leaf(LeafOp::Weight(_)) => unreachable!("constants are not run"),
             Op::Leaf(LeafOp::Tokens) => int(self.tokens.iter().map(|&id| id as i32).collect()),
             Op::Leaf(LeafOp::Positions) => int((self.past..self.past + n).map(|i| i as i32).collect()),
+            Op::Leaf(LeafOp::Stream(_)) => real(self.evaluator.stream.iter().map(|&x| R::from_f32(x)).collect()),
             Op::Leaf(LeafOp::Opening) => int(opening(self.past, self.first, self.tokens).flatten().collect()),
             Op::Array(ArrayOp::Unary(kind)) => real(self.arg(0).reals().iter().map(|&x| unary(kind, x)).collect()),
             Op::Array(ArrayOp::Binary(kind)) => {

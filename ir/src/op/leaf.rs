@@ -1,8 +1,10 @@
 //! What a program starts from.
 
-use crate::op::info::{ITQS, OpInfo, QS_TRAINING};
+use crate::op::info::{ITQS, OpInfo, QS_TRAINING, TQS};
+use crate::op::spelling::number;
 use crate::types::{Dim, Elem, Shape, Type};
 use crate::value::WeightId;
+use std::fmt;
 
 /// What a program starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,6 +16,8 @@ pub enum LeafOp {
     /// `i32[tokens, 2]`: what the sequence has begun with, of its first two tokens: the first id and -1, then both ids. From the third
     /// token on both numbers are -1.
     Opening,
+    /// `f32[tokens, width]`: rows that another program hands over, which ended where this one begins.
+    Stream(u32),
     /// A constant of the program.
     Weight(WeightId),
 }
@@ -24,19 +28,33 @@ impl LeafOp {
             LeafOp::Tokens => OpInfo::new("tokens", 0, ITQS),
             LeafOp::Positions => OpInfo::new("positions", 0, ITQS),
             LeafOp::Opening => OpInfo::new("opening", 0, QS_TRAINING),
+            LeafOp::Stream(width) => OpInfo::new("stream", 0, TQS).expect(*width > 0, "a width above 0"),
             LeafOp::Weight(_) => OpInfo::new("weight", 0, ITQS),
         }
     }
 
-    pub(super) fn parse(name: &str, attributes: &[&str]) -> Option<Self> {
-        let inputs = [LeafOp::Tokens, LeafOp::Positions, LeafOp::Opening];
-        inputs.into_iter().find(|op| attributes.is_empty() && op.info().name == name)
+    pub(super) fn attributes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LeafOp::Stream(width) => write!(f, "[{width}]"),
+            LeafOp::Tokens | LeafOp::Positions | LeafOp::Opening | LeafOp::Weight(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn parse(name: &str, attributes: &[&str]) -> Result<Option<Self>, String> {
+        Ok(Some(match (name, attributes) {
+            ("tokens", []) => LeafOp::Tokens,
+            ("positions", []) => LeafOp::Positions,
+            ("opening", []) => LeafOp::Opening,
+            ("stream", &[width]) => LeafOp::Stream(number(width)?),
+            _ => return Ok(None),
+        }))
     }
 
     pub(super) fn infer(self) -> Result<Type, String> {
         match self {
             LeafOp::Tokens | LeafOp::Positions => Ok(Type::tensor(Elem::I32, Shape::new(&[Dim::Tokens]))),
             LeafOp::Opening => Ok(opening_type()),
+            LeafOp::Stream(width) => Ok(Type::tensor(Elem::F32, Shape::rows(width as usize))),
             LeafOp::Weight(_) => Err("a constant's type is its tensor's".into()),
         }
     }

@@ -137,7 +137,7 @@ impl Op {
     }
 
     fn parse_pieces(name: &str, attributes: &[&str]) -> Result<Op, String> {
-        if let Some(op) = LeafOp::parse(name, attributes) {
+        if let Some(op) = LeafOp::parse(name, attributes)? {
             return Ok(Op::Leaf(op));
         }
         if let Some(op) = ArrayOp::parse(name, attributes)? {
@@ -167,7 +167,7 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
         match self {
-            Op::Leaf(_) => Ok(()),
+            Op::Leaf(op) => op.attributes(f),
             Op::Array(op) => op.attributes(f),
             Op::Dense(op) => op.attributes(f),
             Op::Level(op) => op.attributes(f),

@@ -137,6 +137,8 @@ fn tensor() -> Graph {
     let alibi = s.f32("alibi", &[2]);
     let a = s.add(Op::Dense(DenseOp::Attention { heads, scale }), &[q, k, k, alibi]);
     let sum = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, a]);
+    let stream = s.add(Op::Leaf(LeafOp::Stream(4)), &[]);
+    let sum = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[sum, stream]);
     s.finish(&[("y", sum)])
 }
 
@@ -422,6 +424,7 @@ fn ordinal(op: &Op) -> usize {
         Op::Dense(DenseOp::AtStart) => 39,
         Op::Array(ArrayOp::Alibi) => 40,
         Op::Leaf(LeafOp::Opening) => 41,
+        Op::Leaf(LeafOp::Stream(_)) => 42,
     }
 }
 
@@ -431,7 +434,7 @@ fn the_samples_have_every_operation() {
     let mut met: Vec<usize> = graphs.iter().flat_map(|graph| &graph.nodes).map(|node| ordinal(&node.op)).collect();
     met.sort_unstable();
     met.dedup();
-    assert_eq!(met, (0..42).collect::<Vec<usize>>());
+    assert_eq!(met, (0..43).collect::<Vec<usize>>());
 }
 
 #[test]

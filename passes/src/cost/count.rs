@@ -83,7 +83,7 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
         Op::Dense(DenseOp::Embed) => one(embed(seen, form)),
         // A decoded train is its synapse's sum; channels that are picked and the row at a start are only moved.
         Op::Leaf(LeafOp::Tokens)
-        | Op::Leaf(LeafOp::Positions | LeafOp::Opening)
+        | Op::Leaf(LeafOp::Positions | LeafOp::Opening | LeafOp::Stream(_))
         | Op::Leaf(LeafOp::Weight(_))
         | Op::Spike(SpikeOp::Decode)
         | Op::Dense(DenseOp::AtStart)

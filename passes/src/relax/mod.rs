@@ -413,7 +413,7 @@ impl Relaxing {
                     self.ssa([q, k], values, variant, heads, known(first)?, weight(first + 1), own)?
                 }
             }
-            Op::Array(_) | Op::Training(_) => {
+            Op::Leaf(LeafOp::Stream(_)) | Op::Array(_) | Op::Training(_) => {
                 return Err(Diagnostic::new(graph.origin(value), format!("`{}` has no relaxation", node.op)));
             }
         })

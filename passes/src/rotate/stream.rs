@@ -5,7 +5,7 @@
 
 use super::refusal::refused;
 use crate::residual::additions;
-use snnc_ir::op::{ArrayOp, DenseOp, LevelOp};
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
 use snnc_ir::{Binary, Diagnostic, Graph, Op, Value};
 
 const WHAT: &str = "the residual stream";
@@ -146,6 +146,7 @@ fn is_uniform(graph: &Graph, value: Value) -> bool {
 /// What an operation does that does not commute with a rotation.
 fn acts(op: Op) -> String {
     match op {
+        Op::Leaf(LeafOp::Stream(_)) => "another program hands it over".to_string(),
         Op::Level(LevelOp::ScaleShift) => "a gain per channel acts on it, and no projection takes that".to_string(),
         Op::Dense(DenseOp::RmsNorm { .. }) => "it is normalised in groups of channels".to_string(),
         Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => {

@@ -78,11 +78,11 @@ impl Jit {
         Ok(())
     }
 
-    fn write_ids(&mut self, buffer: Option<usize>, ids: impl Iterator<Item = i32>) {
+    fn write(&mut self, buffer: Option<usize>, numbers: impl Iterator<Item = [u8; 4]>) {
         let Some(buffer) = buffer else { return };
         let at = self.compiled.plan.buffers[buffer].offset;
-        for (bytes, id) in self.arena.bytes_mut()[at..].chunks_exact_mut(4).zip(ids) {
-            bytes.copy_from_slice(&id.to_ne_bytes());
+        for (bytes, number) in self.arena.bytes_mut()[at..].chunks_exact_mut(4).zip(numbers) {
+            bytes.copy_from_slice(&number);
         }
     }
 
@@ -155,14 +155,15 @@ impl Executor for Jit {
         let n = spans.iter().map(|span| span.tokens.len()).sum();
         self.reserve_rows(spans)?;
         let compiled = Arc::clone(&self.compiled);
-        self.write_ids(compiled.plan.tokens, spans.iter().flat_map(|span| span.tokens).map(|&id| id as i32));
+        self.write(compiled.plan.tokens, spans.iter().flat_map(|span| span.tokens).map(|&id| id.to_ne_bytes()));
+        self.write(compiled.plan.stream, spans.iter().flat_map(|span| span.stream).map(|x| x.to_ne_bytes()));
         let positions =
             |span: &SequenceSpan<'_>| (self.past(span.sequence)..).take(span.tokens.len()).map(|i| i as i32);
         let positions: Vec<i32> = spans.iter().flat_map(positions).collect();
-        self.write_ids(compiled.plan.positions, positions.into_iter());
+        self.write(compiled.plan.positions, positions.into_iter().map(i32::to_ne_bytes));
         let openings = spans.iter().flat_map(|span| self.sequences[span.sequence].opening(span.tokens).flatten());
         let openings: Vec<i32> = openings.collect();
-        self.write_ids(compiled.plan.opening, openings.into_iter());
+        self.write(compiled.plan.opening, openings.into_iter().map(i32::to_ne_bytes));
         self.wanted = match rows {
             Rows::All => (0, n),
             Rows::Last => (n - 1, 1),

@@ -64,6 +64,7 @@ fn plan_node(p: &mut Planner<'_>, at: Value) -> Result<(), Diagnostic> {
         Op::Leaf(LeafOp::Tokens) => p.tokens(at),
         Op::Leaf(LeafOp::Positions) => p.positions(at),
         Op::Leaf(LeafOp::Opening) => p.opening(at),
+        Op::Leaf(LeafOp::Stream(_)) => p.stream(at),
         Op::Dense(DenseOp::Embed) => embed::plan(p, at),
         Op::Dense(DenseOp::Centre) => norm::plan_centre(p, at),
         Op::Dense(DenseOp::RmsNorm { eps, heads }) => norm::plan_rms(p, at, eps, heads as usize),

@@ -254,8 +254,8 @@ impl<'g> Lowering<'g> {
             Op::Level(LevelOp::HeadLinear) => self.head_linear(at),
             Op::Level(LevelOp::Ssa { heads, variant }) => self.ssa(at, heads, variant)?,
             Op::Leaf(LeafOp::Weight(_)) => unreachable!("constants are no nodes of the file"),
-            Op::Array(_) | Op::Training(_) => {
-                let message = format!("`{op}` stands in no program that is run");
+            Op::Leaf(LeafOp::Stream(_)) | Op::Array(_) | Op::Training(_) => {
+                let message = format!("`{op}` stands in no program that is run alone");
                 return Err(Diagnostic::new(self.graph.origin(at), message).code(ErrorCode::EXPORT));
             }
             Op::Spike(
