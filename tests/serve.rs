@@ -219,6 +219,11 @@ fn texts_are_those_of_the_command() {
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
     let log = server.end();
     assert!(log.contains("POST /v1/completions 200"), "{log}");
+    // The stream as well says what it took.
+    let counted = log.lines().filter(|line| line.contains("/v1/completions 200"));
+    let counted: Vec<&str> = counted.filter(|line| line.contains("prompt tokens, 12 written")).collect();
+    assert_eq!(log.lines().filter(|line| line.contains("written")).count(), log.matches("/v1/completions 200").count());
+    assert!(counted.len() >= 2, "{log}");
 }
 
 #[test]

@@ -191,7 +191,11 @@ impl Listening for Console {
             LogForm::Json => say(&line.to_string()),
             LogForm::Text => {
                 let [time, method, path] = ["time", "method", "path"].map(text);
-                say(&format!("{time} {method} {path} {} {} s", line["status"], line["seconds"]));
+                let tokens = match (line["prompt_tokens"].as_u64(), line["completion_tokens"].as_u64()) {
+                    (Some(prompt), Some(written)) => format!(", {prompt} prompt tokens, {written} written"),
+                    _ => String::new(),
+                };
+                say(&format!("{time} {method} {path} {} {} s{tokens}", line["status"], line["seconds"]));
             }
             LogForm::Off => {}
         }

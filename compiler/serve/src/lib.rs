@@ -17,8 +17,11 @@ mod counted;
 pub mod engine;
 mod figures;
 pub mod job;
+mod listening;
+mod request_log;
 pub mod served;
 mod server;
 
 pub use access::Keys;
-pub use server::{Listening, ServeOptions, serve};
+pub use listening::Listening;
+pub use server::{ServeOptions, serve};

@@ -6,6 +6,8 @@ use crate::api::{chat, completions, openapi, tokens};
 use crate::app::{App, RequestLimits};
 use crate::engine;
 use crate::figures::{RequestLabels, ServerFigures};
+use crate::listening::Listening;
+use crate::request_log::RequestLog;
 use crate::served::ServedModel;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -18,13 +20,12 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use serde_json::json;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, ErrorCode};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -53,16 +54,6 @@ pub struct ServeOptions {
     pub drain: Duration,
     /// Keys; without any, everybody may ask.
     pub keys: Keys,
-}
-
-/// Where a server listens, and who is told of what it does.
-pub trait Listening: Sync {
-    /// It listens at this address.
-    fn ready(&self, address: SocketAddr);
-    /// A line of the log: a request and its answer.
-    fn log(&self, line: &serde_json::Value);
-    /// Whether it is to end.
-    fn is_over(&self) -> bool;
 }
 
 /// How often it is looked whether the server is to end.
@@ -211,12 +202,12 @@ async fn page() -> Response {
 }
 
 /// Looks who asks, writes the log, and counts.
-async fn watched(State(watch): State<WatchedServer>, request: Request, next: Next) -> Response {
+async fn watched(State(watch): State<WatchedServer>, mut request: Request, next: Next) -> Response {
     let WatchedServer { app, told } = watch;
-    let began = Instant::now();
     let path = request.uri().path().chars().take(200).collect::<String>();
     let route = request.extensions().get::<MatchedPath>().map_or("other".to_string(), |path| path.as_str().into());
-    let method = request.method().to_string();
+    let log = Arc::new(RequestLog::new(told, request.method().as_str(), &path));
+    request.extensions_mut().insert(Arc::clone(&log));
     let needs_key = !matches!(path.as_str(), "/" | "/health");
     let mut response = match access::check(request.headers(), &app.keys, app.local, needs_key) {
         Ok(()) => next.run(request).await,
@@ -224,13 +215,7 @@ async fn watched(State(watch): State<WatchedServer>, request: Request, next: Nex
     };
     let status = response.status().as_u16();
     app.figures.requests.get_or_create(&RequestLabels { path: route, status }).inc();
-    told.log(&json!({
-        "time": humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-        "method": method,
-        "path": path,
-        "status": status,
-        "seconds": (began.elapsed().as_secs_f64() * 1e4).round() / 1e4,
-    }));
+    log.answered(status);
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(HeaderName::from_static("referrer-policy"), HeaderValue::from_static("no-referrer"));

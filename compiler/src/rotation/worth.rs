@@ -1,5 +1,6 @@
 //! What a rotation is worth: how near levels come to the dense network with and without it, and how many additions their spikes drive, on a few
-//! windows of the sample.
+//! windows of the sample. Levels are chosen on other windows: thresholds of channels suit the tokens that they were chosen on better than any
+//! others, and thresholds of tokens do not.
 //!
 //! More timesteps bring levels nearer as well. What one more is worth without rotation says at which price. The network is rotated where its
 //! divergence is less than two thirds of what it has without rotation for as many additions.
@@ -22,8 +23,14 @@ use snnc_passes::{Context, rotate};
 use snnc_runtime::{Options, Program};
 use std::sync::Arc;
 
-/// Windows of the sample that are looked at, at most, and tokens of each.
-const LOOK: (usize, usize) = (4, 64);
+/// Windows of the sample that networks are compared on, at most.
+const JUDGED: usize = 4;
+
+/// Windows on which levels are chosen for that, at most.
+const OBSERVED: usize = 8;
+
+/// Tokens of each, at most.
+const LENGTH: usize = 64;
 
 /// How many times nearer a rotated network must be for as many additions: rotation has a price that is not counted here, such as thresholds per
 /// token.
@@ -126,7 +133,8 @@ fn with_another_timestep(tensor: &Graph, options: &QuantOptions) -> QuantOptions
 /// What networks are compared on, and by.
 struct Trial<'a> {
     dense: Arc<Program>,
-    windows: TokenWindows,
+    /// What levels are chosen on.
+    observed: TokenWindows,
     starts: &'a [Vec<u32>],
     ids: Vec<u32>,
     ranges: Vec<Window>,
@@ -143,17 +151,14 @@ impl<'a> Trial<'a> {
         starts: &'a [Vec<u32>],
         threads: usize,
     ) -> Result<Self, Diagnostics> {
-        let (most, length) = LOOK;
-        let every = windows.len().div_ceil(most).max(1);
-        let some = windows.iter().step_by(every).map(|window| window[..window.len().min(length)].to_vec());
-        let windows: TokenWindows = some.filter(|window| !window.is_empty()).collect();
-        let ids = windows.concat();
+        let (observed, judged) = apart(windows);
+        let ids = judged.concat();
         let range = |end: &mut usize, window: &Vec<u32>| {
             let start = std::mem::replace(end, *end + window.len());
             // The last id of all is only predicted. What comes next matters to no divergence.
             Some(Window { inputs: start..(*end).min(ids.len() - 1), scored: start })
         };
-        let ranges = windows.iter().scan(0, range).filter(|window| !window.inputs.is_empty()).collect();
+        let ranges = judged.iter().scan(0, range).filter(|window| !window.inputs.is_empty()).collect();
         let attends = options.overrides.iter().filter_map(|(_, chosen)| match chosen {
             Override::Attention(kind) => *kind,
             Override::Steps(_) | Override::Code(_) | Override::Dense => None,
@@ -172,7 +177,7 @@ impl<'a> Trial<'a> {
         let options =
             QuantOptions { overrides, attention, weight_group: None, ..options.clone() }.with_plain_head(tensor);
         let dense = Program::new(Arc::new(tensor.clone()), &uncounted()).map(Arc::new)?;
-        Ok(Self { dense, windows, starts, ids, ranges, options, threads })
+        Ok(Self { dense, observed, starts, ids, ranges, options, threads })
     }
 
     fn workers(&self) -> Workers<'static> {
@@ -180,7 +185,7 @@ impl<'a> Trial<'a> {
     }
 
     fn seen(&self, graph: &Graph) -> Result<Observations, Diagnostics> {
-        calibrate(graph, &self.windows, self.starts, self.workers())
+        calibrate(graph, &self.observed, self.starts, self.workers())
     }
 
     fn nearness(
@@ -201,6 +206,25 @@ impl<'a> Trial<'a> {
         let done = evaluate_programs(&[program], Some(&self.dense), &self.ids, &self.ranges, self.workers())?;
         Ok(Nearness { kl: done[0].score.mean(done[0].score.kl), additions })
     }
+}
+
+/// Windows on which levels are chosen, and others on which they are judged: some of the sample's, spread evenly. A sample of one window
+/// gives half of its tokens to each.
+fn apart(windows: &TokenWindows) -> (TokenWindows, TokenWindows) {
+    let cut = |window: &[u32]| window[..window.len().min(LENGTH)].to_vec();
+    let mut windows: TokenWindows = windows.iter().filter(|window| !window.is_empty()).cloned().collect();
+    if let [one] = windows.as_slice() {
+        let middle = one.len().div_ceil(2);
+        windows = [one[..middle].to_vec(), one[middle..].to_vec()].into();
+        windows.retain(|window| !window.is_empty());
+    }
+    let every = windows.len().div_ceil(OBSERVED + JUDGED).max(1);
+    let (mut observed, mut judged) = (TokenWindows::new(), TokenWindows::new());
+    for (i, window) in windows.iter().step_by(every).enumerate() {
+        let judges = i % (OBSERVED / JUDGED + 1) == 1;
+        (if judges { &mut judged } else { &mut observed }).push(cut(window));
+    }
+    (observed, judged)
 }
 
 fn uncounted() -> Options {
@@ -224,6 +248,19 @@ fn additions(graph: &Graph, seen: &Observations, quant_plan: &QuantPlan) -> f64 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// No token is judged by levels that were chosen on it, and both sides have tokens wherever there are two.
+    #[test]
+    fn levels_are_judged_on_other_tokens() {
+        for count in [2, 3, 4, 11, 12, 13, 200] {
+            let windows: TokenWindows = (0..count).map(|i| vec![i; 100]).collect();
+            let (observed, judged) = apart(&windows);
+            assert!((1..=OBSERVED).contains(&observed.len()) && (1..=JUDGED).contains(&judged.len()), "{count}");
+            assert!(observed.iter().all(|window| window.len() == LENGTH && !judged.contains(window)));
+        }
+        assert_eq!(apart(&vec![vec![1, 2, 3]]), (vec![vec![1, 2]], vec![vec![3]]));
+        assert_eq!(apart(&vec![vec![], vec![7]]), (vec![vec![7]], vec![]));
+    }
 
     /// Additions that rotation needs more are worth what another timestep makes of them.
     #[test]

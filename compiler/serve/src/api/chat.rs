@@ -6,7 +6,9 @@ use super::errors::ApiError;
 use super::stream::{StreamForm, respond};
 use crate::app::{App, Collected, seconds_of};
 use crate::job::{Job, JobEvent, ScoredToken};
+use crate::request_log::RequestLog;
 use crate::served::ServedModel;
+use axum::Extension;
 use axum::Json as JsonBody;
 use axum::body::Body;
 use axum::extract::State;
@@ -204,8 +206,12 @@ fn ready(model: &ServedModel, request: &ChatRequest) -> Result<Vec<u32>, ApiErro
 }
 
 /// Answers a conversation.
-pub async fn chat_completions(State(app): State<Arc<App>>, body: Body) -> Response {
-    answer(&app, body).await.unwrap_or_else(IntoResponse::into_response)
+pub async fn chat_completions(
+    State(app): State<Arc<App>>,
+    Extension(log): Extension<Arc<RequestLog>>,
+    body: Body,
+) -> Response {
+    answer(&app, &log, body).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 fn check(app: &App, request: &ChatRequest) -> Result<(TextSettings, Option<u64>, Option<usize>), ApiError> {
@@ -225,7 +231,7 @@ fn check(app: &App, request: &ChatRequest) -> Result<(TextSettings, Option<u64>,
     Ok((settings, most, top))
 }
 
-async fn answer(app: &Arc<App>, body: Body) -> Result<Response, ApiError> {
+async fn answer(app: &Arc<App>, log: &Arc<RequestLog>, body: Body) -> Result<Response, ApiError> {
     let request: ChatRequest = app.json(body).await?;
     let (settings, most, top) = check(app, &request)?;
     let model = Arc::clone(&app.model);
@@ -258,10 +264,11 @@ async fn answer(app: &Arc<App>, body: Body) -> Result<Response, ApiError> {
             begun: vec![false; settings.answers],
             scored: top.is_some(),
         };
-        return Ok(respond(app, working, form, settings.answers, settings.answers, settings.include_usage));
+        return Ok(respond(app, log, working, form, settings.answers, settings.answers, settings.include_usage));
     }
     let all = app.collect(working, settings.answers).await?;
     let usage = Usage::of(&all, settings.answers);
+    log.used(&usage);
     let choices = all.iter().enumerate().map(|(index, one)| choice(&app.model, index, one, top.is_some())).collect();
     let answer = ChatAnswer { id, object: "chat.completion", created, model: app.model.name.clone(), choices, usage };
     Ok(JsonBody(answer).into_response())

@@ -6,7 +6,9 @@ use super::errors::ApiError;
 use super::stream::{StreamForm, respond};
 use crate::app::{App, Collected, seconds_of};
 use crate::job::{Job, JobEvent, ScoredToken};
+use crate::request_log::RequestLog;
 use crate::served::ServedModel;
+use axum::Extension;
 use axum::Json as JsonBody;
 use axum::body::Body;
 use axum::extract::State;
@@ -192,11 +194,15 @@ impl CompletionRequest {
 }
 
 /// Continues texts.
-pub async fn completions(State(app): State<Arc<App>>, body: Body) -> Response {
-    answer(&app, body).await.unwrap_or_else(IntoResponse::into_response)
+pub async fn completions(
+    State(app): State<Arc<App>>,
+    Extension(log): Extension<Arc<RequestLog>>,
+    body: Body,
+) -> Response {
+    answer(&app, &log, body).await.unwrap_or_else(IntoResponse::into_response)
 }
 
-async fn answer(app: &Arc<App>, body: Body) -> Result<Response, ApiError> {
+async fn answer(app: &Arc<App>, log: &Arc<RequestLog>, body: Body) -> Result<Response, ApiError> {
     let request: CompletionRequest = app.json(body).await?;
     let wanted = request.check(app)?;
     let model = Arc::clone(&app.model);
@@ -234,10 +240,11 @@ async fn answer(app: &Arc<App>, body: Body) -> Result<Response, ApiError> {
         let include_usage = wanted.settings.include_usage;
         let texts = if wanted.echo { texts } else { vec![String::new(); count] };
         let form = CompletionStream { head, offsets: vec![0; count], texts, unsaid, scored: wanted.top.is_some() };
-        return Ok(respond(app, working, form, count, answers, include_usage));
+        return Ok(respond(app, log, working, form, count, answers, include_usage));
     }
     let all = app.collect(working, count).await?;
     let usage = Usage::of(&all, answers);
+    log.used(&usage);
     let choice = |(index, (one, text)): (usize, (&Collected, &String))| {
         let text = if wanted.echo { text.as_str() } else { "" };
         choice(&app.model, index, one, text, wanted.top.is_some().then_some(unsaid[index]))

@@ -4,6 +4,7 @@ use super::answer::Usage;
 use super::errors::ApiError;
 use crate::app::{App, Working};
 use crate::job::{JobEnd, JobEvent};
+use crate::request_log::RequestLog;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
@@ -22,6 +23,7 @@ pub trait StreamForm: Send + 'static {
 
 struct OpenStream<F> {
     app: Arc<App>,
+    log: Arc<RequestLog>,
     working: Working,
     form: F,
     usage: Usage,
@@ -36,6 +38,7 @@ struct OpenStream<F> {
 impl<F: StreamForm> OpenStream<F> {
     fn ends(&mut self, index: usize, end: &JobEnd) {
         self.usage.add(end, index.is_multiple_of(self.answers));
+        self.log.used(&self.usage);
         self.open -= 1;
     }
 
@@ -79,6 +82,7 @@ impl<F: StreamForm> OpenStream<F> {
 /// Sends what `count` jobs tell, `answers` for each prompt.
 pub fn respond<F: StreamForm>(
     app: &Arc<App>,
+    log: &Arc<RequestLog>,
     working: Working,
     form: F,
     count: usize,
@@ -87,6 +91,7 @@ pub fn respond<F: StreamForm>(
 ) -> Response {
     let open = OpenStream {
         app: Arc::clone(app),
+        log: Arc::clone(log),
         working,
         form,
         usage: Usage::default(),
