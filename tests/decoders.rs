@@ -90,7 +90,8 @@ fn a_network_is_described_by_its_parts() {
         assert_eq!((json.key_value_heads, json.windows), (vec![config.kv_heads as u32; 2], vec![config.window; 2]));
         assert_eq!(json.gated, [config.gated; 2]);
         // The program is described alike, but for its attention.
-        let program = from_tensor(llama(&config), QuantOptions::default());
+        let plain = QuantOptions { rotate: Rotate::These(Rotations::default()), ..QuantOptions::default() };
+        let program = from_tensor(llama(&config), plain);
         for graph in [collapse(&program).unwrap(), program] {
             let lines = Layers::of(&graph).lines();
             for (name, words) in parts {

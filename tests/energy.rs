@@ -16,7 +16,7 @@ use snnc_ir::{Builder, Code, Curve, Graph, Op, Ssa, Stage, Tensor};
 use snnc_passes::collapse::{collapse, depends_on_order};
 use snnc_passes::cost::{Activity, Form, Number, Operation, Part, Rate, Sharing, Tally, Traffic, costs};
 use snnc_passes::levels::Levels;
-use snnc_passes::options::{Override, QuantOptions, Thresholds};
+use snnc_passes::options::{Override, QuantOptions, Rotate, Rotations, Thresholds};
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
 use snnc_tests::{converted, from_tensor, ids, imported, llama, options, shared, spiking};
 use std::sync::Arc;
@@ -188,7 +188,8 @@ fn parts_are_counted_by_hand() {
         window: Some(3),
         ..LlamaConfig::TINY
     };
-    let graph = collapse(&from_tensor(llama(&config), QuantOptions::default())).unwrap();
+    let plain = QuantOptions { rotate: Rotate::These(Rotations::default()), ..QuantOptions::default() };
+    let graph = collapse(&from_tensor(llama(&config), plain)).unwrap();
     let activity = ran(&graph, options(Engine::Jit), &ids(5, config.vocabulary));
     let all = |form: Form, op: &dyn Fn(Op) -> bool| {
         let mut sum = Tally::default();

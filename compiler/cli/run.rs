@@ -46,9 +46,6 @@ pub struct RunCommand {
     /// Read the names of special tokens in a prompt, such as <|im_start|>, as plain text
     #[arg(long)]
     plain: bool,
-    /// Under mpirun, split the layers between the ranks: for a network that one rank cannot hold
-    #[arg(long, conflicts_with_all = ["prompts", "explain_plan", "emit"], help_heading = "Engine")]
-    split_layers: bool,
     #[command(flatten)]
     end: EndArgs,
     #[command(flatten)]
@@ -61,6 +58,9 @@ pub struct RunCommand {
     plan: PlanArgs,
     #[command(flatten)]
     threads: ThreadArgs,
+    /// Under mpirun, split the layers between the ranks: for a network that one rank cannot hold
+    #[arg(long, conflicts_with_all = ["prompts", "explain_plan", "emit"], help_heading = "Engine")]
+    split_layers: bool,
     #[command(flatten)]
     sample: SampleArgs,
 }

@@ -3,7 +3,7 @@
 //! others, and thresholds of tokens do not.
 //!
 //! More timesteps bring levels nearer as well. What one more is worth without rotation says at which price. The network is rotated where its
-//! divergence is less than two thirds of what it has without rotation for as many additions.
+//! divergence is less than three fifths of what it has without rotation for as many additions.
 
 use super::turned::turned;
 use crate::calibrate::{TokenWindows, calibrate};
@@ -23,18 +23,16 @@ use snnc_passes::{Context, rotate};
 use snnc_runtime::{Options, Program};
 use std::sync::Arc;
 
-/// Windows of the sample that networks are compared on, at most.
-const JUDGED: usize = 4;
+/// Windows of the sample that networks are compared on, at most, and tokens of each.
+const JUDGED: (usize, usize) = (4, 64);
 
-/// Windows on which levels are chosen for that, at most.
-const OBSERVED: usize = 8;
-
-/// Tokens of each, at most.
-const LENGTH: usize = 64;
+/// Tokens of other windows on which levels are chosen for that. With a quarter of them, thresholds of channels clip so much of other text
+/// that the comparison says nothing.
+const OBSERVED: usize = 2048;
 
 /// How many times nearer a rotated network must be for as many additions: rotation has a price that is not counted here, such as thresholds per
 /// token.
-const GAIN: f64 = 1.5;
+const GAIN: f64 = 1.7;
 
 /// How near a network with levels is to the dense one, and what its spikes drive.
 #[derive(Clone, Copy, Debug)]
@@ -211,19 +209,22 @@ impl<'a> Trial<'a> {
 /// Windows on which levels are chosen, and others on which they are judged: some of the sample's, spread evenly. A sample of one window
 /// gives half of its tokens to each.
 fn apart(windows: &TokenWindows) -> (TokenWindows, TokenWindows) {
-    let cut = |window: &[u32]| window[..window.len().min(LENGTH)].to_vec();
-    let mut windows: TokenWindows = windows.iter().filter(|window| !window.is_empty()).cloned().collect();
-    if let [one] = windows.as_slice() {
-        let middle = one.len().div_ceil(2);
-        windows = [one[..middle].to_vec(), one[middle..].to_vec()].into();
-        windows.retain(|window| !window.is_empty());
+    let mut windows: Vec<&[u32]> = windows.iter().map(Vec::as_slice).filter(|window| !window.is_empty()).collect();
+    if let &[one] = windows.as_slice() {
+        let (first, second) = one.split_at(one.len().div_ceil(2));
+        windows = [first, second].into_iter().filter(|half| !half.is_empty()).collect();
     }
-    let every = windows.len().div_ceil(OBSERVED + JUDGED).max(1);
-    let (mut observed, mut judged) = (TokenWindows::new(), TokenWindows::new());
-    for (i, window) in windows.iter().step_by(every).enumerate() {
-        let judges = i % (OBSERVED / JUDGED + 1) == 1;
-        (if judges { &mut judged } else { &mut observed }).push(cut(window));
-    }
+    let (most, length) = JUDGED;
+    let spread = |count: usize, most: usize| count.div_ceil(most.max(1)).max(1);
+    // Every second one at most.
+    let every = spread(windows.len(), most).max(2);
+    let judges = |i: usize| i % every == 1;
+    let cut = |window: &[u32]| window[..window.len().min(length)].to_vec();
+    let judged = windows.iter().enumerate().filter(|(i, _)| judges(*i)).map(|(_, window)| cut(window)).collect();
+    let others: Vec<&[u32]> =
+        windows.iter().enumerate().filter(|(i, _)| !judges(*i)).map(|(_, window)| *window).collect();
+    let tokens: usize = others.iter().map(|window| window.len()).sum();
+    let observed = others.iter().step_by(spread(tokens, OBSERVED)).map(|window| window.to_vec()).collect();
     (observed, judged)
 }
 
@@ -255,8 +256,10 @@ mod tests {
         for count in [2, 3, 4, 11, 12, 13, 200] {
             let windows: TokenWindows = (0..count).map(|i| vec![i; 100]).collect();
             let (observed, judged) = apart(&windows);
-            assert!((1..=OBSERVED).contains(&observed.len()) && (1..=JUDGED).contains(&judged.len()), "{count}");
-            assert!(observed.iter().all(|window| window.len() == LENGTH && !judged.contains(window)));
+            assert!((1..=JUDGED.0).contains(&judged.len()) && !observed.is_empty(), "{count}");
+            assert!(observed.iter().map(Vec::len).sum::<usize>() <= OBSERVED, "{count}");
+            assert!(observed.iter().all(|window| judged.iter().all(|other| other[0] != window[0])), "{count}");
+            assert!(judged.iter().all(|window| window.len() == JUDGED.1));
         }
         assert_eq!(apart(&vec![vec![1, 2, 3]]), (vec![vec![1, 2]], vec![vec![3]]));
         assert_eq!(apart(&vec![vec![], vec![7]]), (vec![vec![7]], vec![]));
