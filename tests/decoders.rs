@@ -161,8 +161,7 @@ fn with_far_numbers(config: &LlamaConfig) -> Graph {
 /// alike.
 #[test]
 fn a_network_that_gains_by_it_is_rotated() {
-    let config = LlamaConfig { width: 64, ..CONFIG };
-    for (tensor, rotates) in [(llama(&config), false), (with_far_numbers(&config), true)] {
+    for (tensor, rotates) in [(llama(&CONFIG), false), (with_far_numbers(&CONFIG), true)] {
         let quant = QuantOptions { rotate: Rotate::Auto, ..QuantOptions::default() };
         let recipe = ConvertOptions { quant, calibration_tokens: 1024, threads: 2 };
         let done = spiking(tensor.clone(), &Sample::SeededIds, &recipe, &mut |_, _, _| {}).unwrap();

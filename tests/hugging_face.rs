@@ -270,25 +270,30 @@ fn folders_made_of_exports_give_the_logits_of_the_exports() {
 
 /// A small Llama with two layers.
 fn small() -> (Json, BTreeMap<String, WrittenFolder>) {
+    llama(16, 24)
+}
+
+/// A Llama with two layers of so many channels, and MLPs of so many.
+fn llama(width: usize, hidden: usize) -> (Json, BTreeMap<String, WrittenFolder>) {
     let config = json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 260, "hidden_size": 16, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 24, "max_position_embeddings": 64,
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 260, "hidden_size": width, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": hidden, "max_position_embeddings": 64,
         "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true, "hidden_act": "silu",
         "bos_token_id": 256, "eos_token_id": 256, "transformers_version": "4.51.3",
     });
-    let mut sizes = vec![("model.embed_tokens".to_string(), vec![260, 16]), ("model.norm".into(), vec![16])];
+    let mut sizes = vec![("model.embed_tokens".to_string(), vec![260, width]), ("model.norm".into(), vec![width])];
     for layer in 0..2 {
         let part = |name: &str, sizes: &[usize]| (format!("model.layers.{layer}.{name}"), sizes.to_vec());
         sizes.extend([
-            part("input_layernorm", &[16]),
-            part("post_attention_layernorm", &[16]),
-            part("self_attn.q_proj", &[16, 16]),
-            part("self_attn.k_proj", &[8, 16]),
-            part("self_attn.v_proj", &[8, 16]),
-            part("self_attn.o_proj", &[16, 16]),
-            part("mlp.gate_proj", &[24, 16]),
-            part("mlp.up_proj", &[24, 16]),
-            part("mlp.down_proj", &[16, 24]),
+            part("input_layernorm", &[width]),
+            part("post_attention_layernorm", &[width]),
+            part("self_attn.q_proj", &[width, width]),
+            part("self_attn.k_proj", &[width / 2, width]),
+            part("self_attn.v_proj", &[width / 2, width]),
+            part("self_attn.o_proj", &[width, width]),
+            part("mlp.gate_proj", &[hidden, width]),
+            part("mlp.up_proj", &[hidden, width]),
+            part("mlp.down_proj", &[width, hidden]),
         ]);
     }
     let mut random = SplitMix64(7);
@@ -299,6 +304,29 @@ fn small() -> (Json, BTreeMap<String, WrittenFolder>) {
         (format!("{name}.weight"), (sizes, numbers))
     });
     (config, tensors.collect())
+}
+
+/// Weights of 16 bits become f32 as they are read, and lie in files where memory is short: the program has the same bytes.
+#[test]
+fn weights_of_16_bits_lie_in_files_as_well() {
+    let (config, tensors) = llama(512, 768);
+    for dtype in [Dtype::BF16, Dtype::F16] {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        fs::create_dir(at.join("net")).unwrap();
+        write(&at.join("net"), &config, &tensors, dtype);
+        let compile = ["compile", "net", "--calibration-tokens", "128"];
+        let run = |more: &[&str]| {
+            let (status, _, told) = call(at, &[&compile[..], more].concat());
+            assert_eq!(status, Some(0), "{told}");
+            told
+        };
+        assert!(!run(&["-o", "free.snn"]).contains("lay in files"));
+        let told = run(&["-o", "limited.snn", "--max-memory", "44M"]);
+        assert!(told.contains("lay in files"), "{dtype:?}: {told}");
+        assert!(fs::read(at.join("free.snn")).unwrap() == fs::read(at.join("limited.snn")).unwrap(), "{dtype:?}");
+        assert_eq!(fs::read_dir(at).unwrap().count(), 3, "nothing else is left");
+    }
 }
 
 fn write_small(folder: &Path) {

@@ -104,7 +104,8 @@ fn line(rotations: Rotations, plain: Nearness, rotated: Nearness, gain: f64) -> 
     )
 }
 
-/// How many times nearer the rotated network is than one without rotation would be for as many additions.
+/// How many times nearer the rotated network is than one without rotation would be for as many additions, up to those of another timestep:
+/// beyond them nothing was measured, and clipped numbers stay however many timesteps there are.
 fn gain(plain: Nearness, finer: Nearness, rotated: Nearness) -> f64 {
     if plain.kl <= 0.0 {
         return 0.0;
@@ -112,7 +113,8 @@ fn gain(plain: Nearness, finer: Nearness, rotated: Nearness) -> f64 {
     let nearer = (plain.kl / finer.kl.max(f64::MIN_POSITIVE)).ln().max(0.0);
     let more = finer.additions - plain.additions;
     let price = if more > 0.0 { nearer / more } else { 0.0 };
-    plain.kl / rotated.kl.max(f64::MIN_POSITIVE) / (price * (rotated.additions - plain.additions)).exp()
+    let paid = (rotated.additions - plain.additions).min(more.max(0.0));
+    plain.kl / rotated.kl.max(f64::MIN_POSITIVE) / (price * paid).exp()
 }
 
 /// The same levels with one timestep more, where codes have it.
@@ -270,7 +272,9 @@ mod tests {
     fn rotation_pays_where_as_many_additions_buy_less() {
         let of = |kl, additions| Nearness { kl, additions };
         let (plain, finer) = (of(0.8, 100.0), of(0.2, 120.0));
-        for (rotated, wanted) in [(of(0.1, 100.0), 8.0), (of(0.1, 120.0), 2.0), (of(0.8, 80.0), 4.0)] {
+        for (rotated, wanted) in
+            [(of(0.1, 100.0), 8.0), (of(0.1, 120.0), 2.0), (of(0.1, 300.0), 2.0), (of(0.8, 80.0), 4.0)]
+        {
             assert!((gain(plain, finer, rotated) - wanted).abs() < 1e-9, "{rotated:?}");
         }
         assert!((gain(plain, of(0.8, 120.0), of(0.4, 500.0)) - 2.0).abs() < 1e-9, "another timestep buys nothing");
