@@ -7,6 +7,7 @@ use crate::evaluate::{
     Window, WindowResults, WindowScore, add_events, chunks, event_counts, events_of, hash_of_windows, logits_of,
     score_rows_of,
 };
+use crate::files;
 use crate::generate::Predicting;
 use crate::model::{EngineOptions, ModelSource};
 use crate::progress::{Workers, cancelled};
@@ -142,6 +143,8 @@ impl SplitWork<'_> {
     /// A network cannot be run; a request to stop; ranks of other texts or networks.
     pub fn run(&self) -> Result<WindowResults, Diagnostic> {
         self.agree()?;
+        // All of the files was read to be checked, and the layers of other ranks are not read again.
+        files::release_pages();
         let &Self { networks, dense, ids, ranges, workers } = self;
         let all: Vec<&SplitNetwork> = networks.iter().chain(dense).collect();
         let mut sessions = all.iter().map(|one| Session::new(one.program.clone())).collect::<Result<Vec<_>, _>>()?;
@@ -231,6 +234,7 @@ impl<'a> SplitSequence<'a> {
     pub fn new(network: &'a SplitNetwork, ranks: &'a dyn Ranks) -> Result<Self, Diagnostic> {
         let hash = format!("{:016x}", xxh3_64(text::print(&network.whole).as_bytes()));
         ranks::agree(ranks, &json!({ "program": hash }))?;
+        files::release_pages();
         Ok(Self { network, session: Session::new(network.program.clone())?, ranks, logits: Vec::new() })
     }
 }
