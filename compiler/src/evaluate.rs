@@ -267,16 +267,7 @@ impl WindowWork<'_> {
     /// # Errors
     /// There are no windows, or too many.
     pub fn check(&self) -> Result<(), Diagnostic> {
-        let count = self.ranges.len();
-        if count > WINDOWS_MOST {
-            let message = format!("{count} windows are more than {WINDOWS_MOST}");
-            let note = "use a longer --stride, or name a number of --windows";
-            return Err(Diagnostic::new("", message).code(ErrorCode::OPTION).note(note));
-        }
-        if count == 0 {
-            return Err(Diagnostic::new("", "the text is empty: there is nothing to predict"));
-        }
-        Ok(())
+        check_windows(self.ranges.len())
     }
 
     /// Runs some of the windows, on all ranks.
@@ -333,6 +324,20 @@ impl WindowWork<'_> {
         }
         Ok(all)
     }
+}
+
+/// # Errors
+/// There are no windows, or too many.
+pub fn check_windows(count: usize) -> Result<(), Diagnostic> {
+    if count > WINDOWS_MOST {
+        let message = format!("{count} windows are more than {WINDOWS_MOST}");
+        let note = "use a longer --stride, or name a number of --windows";
+        return Err(Diagnostic::new("", message).code(ErrorCode::OPTION).note(note));
+    }
+    if count == 0 {
+        return Err(Diagnostic::new("", "the text is empty: there is nothing to predict"));
+    }
+    Ok(())
 }
 
 /// An evaluation per program, in their order, from the results of all windows.

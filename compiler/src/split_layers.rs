@@ -4,8 +4,8 @@
 //! is computed is what one process computes, to the bit; every rank has all results.
 
 use crate::evaluate::{
-    Window, WindowResults, WindowScore, add_events, chunks, event_counts, events_of, hash_of_windows, logits_of,
-    score_rows_of,
+    Window, WindowResults, WindowScore, add_events, check_windows, chunks, event_counts, events_of, hash_of_windows,
+    logits_of, score_rows_of,
 };
 use crate::files;
 use crate::generate::Predicting;
@@ -140,8 +140,9 @@ impl SplitWork<'_> {
     /// Runs the windows. Every rank has the results of all.
     ///
     /// # Errors
-    /// A network cannot be run; a request to stop; ranks of other texts or networks.
+    /// There are no windows, or too many; a network cannot be run; a request to stop; ranks of other texts or networks.
     pub fn run(&self) -> Result<WindowResults, Diagnostic> {
+        check_windows(self.ranges.len())?;
         self.agree()?;
         // All of the files was read to be checked, and the layers of other ranks are not read again.
         files::release_pages();
