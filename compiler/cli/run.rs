@@ -10,7 +10,7 @@ use clap::Args;
 use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::front::OnnxOptions;
-use snnc::generate::{Generated, Request, continue_sequence, generate, prompt_ids};
+use snnc::generate::{Request, continue_sequence, generate, prompt_ids};
 use snnc::model::{EngineOptions, Loaded};
 use snnc::split_layers::{SplitNetwork, SplitSequence};
 use snnc::tokens::Tokens;
@@ -128,7 +128,7 @@ impl RunCommand {
         let ids = prompt_ids(&tokens, &text, request.prompt_tokens_max(context), "--prompt")?;
         let mut sequence = SplitSequence::new(&network, world())?;
         emit(&text)?;
-        let done: Generated = continue_sequence(&mut sequence, &tokens, &request, ids, &mut emit)?;
+        let done = continue_sequence(&mut sequence, &tokens, &request, ids, &mut emit)?;
         emit("\n")?;
         status(&done.summary());
         Ok(())

@@ -253,7 +253,7 @@ impl WindowWork<'_> {
         if self.workers.ranks.count() == 1 {
             return Ok(());
         }
-        let hash = |program: &Arc<Program>| format!("{:016x}", xxh3_64(text::print(program.graph()).as_bytes()));
+        let hash = |program: &Arc<Program>| hash_of_program(program.graph());
         let programs: Vec<String> = self.programs.iter().map(hash).collect();
         let all = json!({ "windows": self.hash(), "programs": programs, "reference": self.dense.map(hash) });
         ranks::agree(self.workers.ranks, &all)
@@ -347,6 +347,11 @@ pub fn evaluations(ranges: &[Window], results: &WindowResults) -> Vec<TextEvalua
         summed(ranges, &windows, events.clone())
     };
     results.events.iter().enumerate().map(evaluation).collect()
+}
+
+/// XXH3-64 of a program as text, in which every constant has its own hash.
+pub fn hash_of_program(graph: &Graph) -> String {
+    format!("{:016x}", xxh3_64(text::print(graph).as_bytes()))
 }
 
 /// XXH3-64 of a text's ids and the windows on which so many programs are run.

@@ -4,8 +4,8 @@
 //! is computed is what one process computes, to the bit; every rank has all results.
 
 use crate::evaluate::{
-    Window, WindowResults, WindowScore, add_events, check_windows, chunks, event_counts, events_of, hash_of_windows,
-    logits_of, score_rows_of,
+    Window, WindowResults, WindowScore, add_events, check_windows, chunks, event_counts, events_of, hash_of_program,
+    hash_of_windows, logits_of, score_rows_of,
 };
 use crate::files;
 use crate::generate::Predicting;
@@ -15,11 +15,10 @@ use crate::ranks::{self, Ranks};
 use serde_json::json;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::events::Events;
-use snnc_ir::{Diagnostic, ErrorCode, Graph, Value, text};
+use snnc_ir::{Diagnostic, ErrorCode, Graph, Value};
 use snnc_passes::segments::{STREAM, Segment, segments};
 use snnc_runtime::{MatmulCounts, Program, Rows, Session};
 use std::sync::Arc;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// The layers of a network that this rank runs.
 #[derive(Clone, Debug)]
@@ -196,7 +195,7 @@ impl SplitWork<'_> {
 
     /// Refuses ranks with other networks, texts or windows.
     fn agree(&self) -> Result<(), Diagnostic> {
-        let hash = |network: &SplitNetwork| format!("{:016x}", xxh3_64(text::print(&network.whole).as_bytes()));
+        let hash = |network: &SplitNetwork| hash_of_program(&network.whole);
         let networks: Vec<String> = self.networks.iter().map(hash).collect();
         let windows = hash_of_windows(self.ids, self.ranges, networks.len());
         let all = json!({ "windows": windows, "programs": networks, "reference": self.dense.map(hash) });
@@ -233,8 +232,7 @@ impl<'a> SplitSequence<'a> {
     /// # Errors
     /// There is not enough memory for the values of a pass; ranks of other networks.
     pub fn new(network: &'a SplitNetwork, ranks: &'a dyn Ranks) -> Result<Self, Diagnostic> {
-        let hash = format!("{:016x}", xxh3_64(text::print(&network.whole).as_bytes()));
-        ranks::agree(ranks, &json!({ "program": hash }))?;
+        ranks::agree(ranks, &json!({ "program": hash_of_program(&network.whole) }))?;
         files::release_pages();
         Ok(Self { network, session: Session::new(network.program.clone())?, ranks, logits: Vec::new() })
     }
